@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install ## shapes shards, a small DDPM, a sample grid, an evaluation, all logged offline; minutes on two cores
-	test -f data/shapes32/index.json || $(DIFFLAB) data make source=shapes out=data/shapes32 resolution=32 n=20000 val=1000 \
+	test -f data/shapes32_simple/index.json || $(DIFFLAB) data make source=shapes out=data/shapes32_simple resolution=32 n=20000 val=1000 \
 		objects=1 'sizes=[large]' 'shapes=[circle,triangle]'
 	$(DIFFLAB) train experiment=ddpm/shapes32 name=demo
 	$(DIFFLAB) sample run=$(DEMO_RUN) n=64 out=$(DEMO_RUN)/samples/demo

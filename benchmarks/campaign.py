@@ -35,7 +35,6 @@ TRAINING = (
     "callbacks.evaluation.n=16",
     "callbacks.sample_grid.every_steps=20",
     "callbacks.sample_grid.n=4",
-    "callbacks.sample_grid.columns=2",
     "callbacks.checkpoint.every_steps=10",
     "metrics=shapes",
     "metrics.kid.subset_size=8",

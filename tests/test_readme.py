@@ -35,7 +35,6 @@ TRAINING = (
     "trainer.log_every_steps=1",
     "trainer.val_batches=1",
     "callbacks.sample_grid.n=2",
-    "callbacks.sample_grid.columns=2",
     "sampler.steps=2",
 )
 DRAWING = ("n=2", "sampler.steps=2", *ON_CPU)
@@ -79,7 +78,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab evaluate run=runs/cfg/shapes32/classes metrics=classes classifier=runs/classifier/shapes32/judge n=512": (
         *(change for change in JUDGING if not change.startswith("metrics.")),
     ),
-    "difflab data make source=shapes out=data/shapes32 objects=1 'sizes=[large]' 'shapes=[circle,triangle]'": (
+    "difflab data make source=shapes out=data/shapes32_simple objects=1 'sizes=[large]' 'shapes=[circle,triangle]'": (
         "n=48",
         "val=8",
     ),
@@ -108,7 +107,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
         "sampler.steps=1,2",
         "seed=0,1",
     ),
-    "difflab evaluate samples=theirs.npz data=shapes32 metrics=lite0": (
+    "difflab evaluate samples=theirs.npz data=shapes32_simple metrics=lite0": (
         *(change for change in JUDGING if change.startswith("metrics.")),
         "accelerator=cpu",
     ),

@@ -64,7 +64,7 @@ def test_the_installed_command_finds_its_configuration(installed: Path) -> None:
     assert ran.stdout.splitlines() == [str(installed / "difflab" / "__init__.py"), str(installed / "difflab" / "conf")]
     ran = run(installed, "-m", "difflab.cli", "train", "--cfg", "job", "--resolve", "experiment=ddpm/shapes32")
     assert ran.returncode == 0, ran.stderr
-    assert yaml.safe_load(ran.stdout)["data"]["path"] == "data/shapes32"
+    assert yaml.safe_load(ran.stdout)["data"]["path"] == "data/shapes32_simple"
     program = run(installed, str(installed / "bin" / "difflab"), "--version")
     assert program.stdout.startswith("difflab ")
 

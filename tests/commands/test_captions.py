@@ -23,7 +23,6 @@ def captioned(request: pytest.FixtureRequest, with_words: None, tiny_shapes: Pat
     drawing = (
         "callbacks=evaluation",
         "callbacks.sample_grid.n=4",
-        "callbacks.sample_grid.columns=2",
         "callbacks.evaluation.n=8",
     )
     every = [option for option in TRAINING if option != "callbacks.sample_grid=null"]

@@ -50,7 +50,6 @@ def trained(
     drawing = (
         "callbacks=evaluation",
         "callbacks.sample_grid.n=4",
-        "callbacks.sample_grid.columns=2",
         "callbacks.evaluation.n=4",
         "callbacks.evaluation.every_steps=3",
         "metrics=none",

@@ -34,7 +34,6 @@ def run(tiny_shapes: Path) -> Path:
         *(*TINY_NETWORK, *(f"conditioning.caption.{option}" for option in text), "sampler.steps=3"),
         *("first_stage.weights.path=runs/autoencoder/kl_f4_shapes64/tiny", "trainer.max_steps=2", "metrics=none"),
         *("conditioning.masked_image.masks={strokes: 1, boxes: 1, objects: 2}", "callbacks.sample_grid.n=2"),
-        "callbacks.sample_grid.columns=2",
     )
     return RUN
 

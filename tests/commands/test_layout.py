@@ -27,7 +27,7 @@ ASKED = {"boxes": [[0.1, 0.2, 0.6, 0.7]]}
 def run(tiny_shapes: Path, tmp_path: Path) -> Path:
     """A run that drew a grid while it trained."""
     every = [option for option in TRAINING if option != "callbacks.sample_grid=null"]
-    grid = ("callbacks.sample_grid.n=2", "callbacks.sample_grid.columns=2")
+    grid = ("callbacks.sample_grid.n=2",)
     done("train", *every, *LAYOUT, *grid, f"data.path={tiny_shapes}", "output_root=.", "name=layout")
     return tmp_path / "ddpm" / "shapes32" / "layout"
 

@@ -27,7 +27,7 @@ def test_it_is_trained_drawn_measured_and_told_what_to_draw(tiny_shapes: Path, t
     sizes = ("resolution=16", "n=24", "val=8")
     done("data", "make", "source=shapes", "out=mapped", "segmentation=true", *sizes)
     every = [option for option in TRAINING if option != "callbacks.sample_grid=null"]
-    grid = ("callbacks.sample_grid.n=2", "callbacks.sample_grid.columns=2")
+    grid = ("callbacks.sample_grid.n=2",)
     where = ("output_root=.", "name=maps")
     without = mistake("train", *every, *MAPS, *grid, f"data.path={tiny_shapes}", *where)
     assert "has no segmentation (.seg.png files) in split 'train'" in without

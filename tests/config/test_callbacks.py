@@ -43,6 +43,13 @@ def test_what_is_there_where_nothing_is_said() -> None:
     assert (CallbacksConfig().measured, composed("+callbacks=evaluation").measured) == ([], [512])
 
 
+def test_a_grid_of_any_size_needs_no_columns() -> None:
+    for n in (1, 2, 4, 7):
+        grid = composed("+callbacks=default", f"callbacks.sample_grid.n={n}").sample_grid
+        assert grid is not None
+        assert grid.columns is None
+
+
 def test_one_callback_is_left_out_with_null() -> None:
     assert composed("+callbacks=default", "callbacks.sample_grid=null").plain()["sample_grid"] is None
 
@@ -51,7 +58,10 @@ def test_one_callback_is_left_out_with_null() -> None:
     ("overrides", "message"),
     [
         (["callbacks.checkpoint=null"], "preemption needs callbacks.checkpoint"),
-        (["callbacks.sample_grid.n=4"], "columns=8 exceeds n=4"),
+        (
+            ["callbacks.sample_grid.n=4", "callbacks.sample_grid.columns=8"],
+            "columns=8 exceeds n=4; lower columns, or leave",
+        ),
         (["callbacks.ema.decay=1.0"], "less than 1"),
         (["+callbacks.ema.dekay=0.9"], "dekay"),
         (["callbacks.ema.half_life=500000"], "give one of them, and null for the other"),

@@ -36,6 +36,9 @@ def test_every_choice_shows_every_key_and_is_valid(path):
         ({"crop": "centre"}, "crop='centre'"),
         ({"channels": 4}, "channels=4"),
         ({"max_bad_fraction": 2.0}, "max_bad_fraction=2.0"),
+        ({"made_with": "source=shapes out=data/x"}, "should be options of `difflab data make`: .*, without out="),
+        ({"made_with": "resolution=32"}, "should be options of `difflab data make`: source=..."),
+        ({"made_with": "source=shapes 'sizes=[large]"}, "has a quote that does not end"),
         ({"worker": 2}, "unknown key 'worker'; did you mean 'workers'"),
     ],
 )

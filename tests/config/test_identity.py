@@ -58,6 +58,7 @@ def test_the_whole_configuration_is_compared_and_stored() -> None:
         "output_root=elsewhere",
         "resume=never",
         "data.path=elsewhere",
+        "data.made_with='source=shapes objects=2'",
         "data.workers=1",
         "data.prefetch=3",
         "data.max_bad_fraction=0.5",

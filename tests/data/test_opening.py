@@ -131,6 +131,17 @@ def test_a_directory_without_shards_is_one_line_with_the_command_that_makes_it(t
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_the_command_has_the_options_that_are_known(tmp_path, kind):
+    path = tmp_path / "my data"
+    if kind == "empty":
+        path.mkdir()
+    with pytest.raises(UserError) as caught:
+        open_data(path, made_with="source=shapes objects=1 'sizes=[large]'")
+    said = str(caught.value)
+    assert said.endswith(f"; make it with `difflab data make source=shapes objects=1 'sizes=[large]' out='{path}'`")
+
+
 @pytest.mark.parametrize("name", ["a.png", "cats/b.JPG"])
 def test_a_directory_of_pictures_is_not_said_to_be_where_shards_go(tmp_path, name):
     (tmp_path / "photos/cats").mkdir(parents=True)

@@ -132,7 +132,7 @@ def test_mistakes_are_named(tmp_path: Path, archive: Path) -> None:
 def test_a_mask_of_another_size_is_refused_by_the_key_it_was_given_to(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     wanted = Wanted(("image", "mask"), sizes={"image": 16, "mask": 16})
-    with pytest.raises(UserError, match=r"^mask=.* holds 8x8 images; this model takes 16x16 as mask$"):
+    with pytest.raises(UserError, match=r"^mask=.* holds 8x8 images; this model takes 16x16 as mask: set crop="):
         open_pictures("mask", str(tmp_path), wanted)
     Image.new("L", (16, 16), 200).save(tmp_path / "a.png")
     assert open_pictures("mask", str(tmp_path), wanted)([0], 0)["mask"].shape == (1, 1, 16, 16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.tracking.grid import LABEL_HEIGHT, LABEL_LINES, OUTLINES, make_grid
+from difflab.tracking.grid import LABEL_HEIGHT, LABEL_LINES, OUTLINES, make_grid, near_square
 
 
 def test_images_stand_row_by_row_with_padding() -> None:
@@ -16,6 +16,33 @@ def test_images_stand_row_by_row_with_padding() -> None:
         assert (pixels[top : top + 2, left : left + 4] == 10 * i).all()
     assert (pixels[4:6, 11:15] == 255).all(), "the empty place"
     assert (pixels[0] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "columns"),
+    [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (4, 2),
+        (5, 5),
+        (6, 3),
+        (7, 3),
+        (8, 4),
+        (10, 5),
+        (12, 4),
+        (16, 4),
+        (32, 8),
+        (48, 8),
+        (64, 8),
+        (22, 5),
+    ],
+)
+def test_without_columns_a_grid_is_about_as_wide_as_high(n: int, columns: int) -> None:
+    assert near_square(n) == columns
+    rows = -(-n // columns)
+    images = torch.zeros(n, 1, 4, 4, dtype=torch.uint8)
+    assert make_grid(images, pad=2).size == (columns * 6 + 2, rows * 6 + 2)
 
 
 def test_small_images_are_enlarged_by_a_whole_factor() -> None:

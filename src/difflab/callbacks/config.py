@@ -116,8 +116,8 @@ class SampleGridConfig(CallbackBase):
     """Optimized steps between two grids."""
     n: int = Field(default=64, ge=1, le=4096)
     """Number of samples."""
-    columns: int = Field(default=8, ge=1)
-    """Samples per row."""
+    columns: int | None = Field(default=None, ge=1)
+    """Samples per row; null = as many as make the grid about as wide as high, in full rows if n can be divided so."""
     batch_size: int = Field(default=64, ge=1, le=4096)
     """Samples generated at once."""
     seed: int = Field(default=0, ge=0)
@@ -131,8 +131,10 @@ class SampleGridConfig(CallbackBase):
 
     @model_validator(mode="after")
     def _columns_fit(self) -> SampleGridConfig:
-        if self.columns > self.n:
-            raise ValueError(f"callbacks.sample_grid.columns={self.columns} exceeds n={self.n}; lower columns")
+        if self.columns is not None and self.columns > self.n:
+            raise ValueError(
+                f"callbacks.sample_grid.columns={self.columns} exceeds n={self.n}; lower columns, or leave it null"
+            )
         return self
 
 

@@ -41,7 +41,7 @@ class SampleGrid(Pictures):
         generate: Generate,
         every_steps: int = 1000,
         n: int = 64,
-        columns: int = 8,
+        columns: int | None = None,
         batch_size: int = 64,
         seed: int = 0,
         min_side: int = 64,

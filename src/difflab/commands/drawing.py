@@ -200,6 +200,8 @@ def draw_name(config: DrawConfig, *also: str) -> str:
     how = config.model_dump(mode="json", include={*CHANGES_PICTURES, *also})
     if config.compile != "auto":
         how["compile"] = config.compile
+    if config.crop != "none":
+        how["crop"] = config.crop
     if config.run is not None and Path(config.run).is_file():
         how["checkpoint"] = Path(config.run).name
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()

@@ -85,7 +85,7 @@ def _fill_in_facts(
         return []
     from difflab.data.facts import facts_of
 
-    facts = facts_of(path, data.get("keys") if data.get("keys") == "last_dot" else "first_dot")
+    facts = facts_of(path, "last_dot" if data.get("keys") == "last_dot" else "first_dot", data.get("made_with"))
     given = {fact for fact in FACTS if _is_given(fact, data, stated, overrides)}
     _refuse_disagreement({fact: data.get(fact) for fact in given}, data, facts)
     found = {fact: getattr(facts, fact) for fact in FACTS if fact not in given}

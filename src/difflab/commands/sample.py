@@ -18,6 +18,7 @@ SAMPLING_KEYS = (
     "seed",
     "n",
     *GIVEN,
+    "crop",
     *EDITING,
     "weights",
     "rounding",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from difflab.config.base import Config
 
@@ -54,6 +55,9 @@ class DataConfig(Config):
     """A directory of WebDataset shards, made by `difflab data make` or by another tool.
 
     path: the directory with the .tar files.
+    made_with: the options of `difflab data make` that makes this data set, besides out=, as they are typed in a shell:
+        `source=shapes resolution=64 'sizes=[large]'`; null = not known. Shown to those who lack the data, and nothing
+        else.
     train_split: the name of the split to train on, or a glob of its shards, such as
         `imagenet-train-*.tar` or `train/*.tar`, which is then called train in other commands.
     val_split: the same for the validation split, called val in other commands; null = none.
@@ -88,6 +92,7 @@ class DataConfig(Config):
 
     kind: Literal["shards"] = "shards"
     path: str = Field(min_length=1)
+    made_with: str | None = None
     train_split: str = "train"
     val_split: str | None = "val"
     keys: KeyRule = "first_dot"
@@ -119,6 +124,21 @@ class DataConfig(Config):
         """The split that `name` stands for in a command: train and val are the splits configured under these names."""
         given = {"train": self.train_split, "val": self.val_split}.get(name)
         return given if given is not None and is_pattern(given) else name
+
+    @field_validator("made_with")
+    @classmethod
+    def _is_what_follows_data_make(cls, options: str | None) -> str | None:
+        if options is None:
+            return None
+        try:
+            keys = {word.partition("=")[0] for word in shlex.split(options)}
+        except ValueError:
+            raise ValueError(f"made_with={options!r} has a quote that does not end: end it") from None
+        if "source" not in keys or "out" in keys:
+            raise ValueError(
+                f"made_with={options!r} should be options of `difflab data make`: source=... and its own, without out="
+            )
+        return options
 
     @model_validator(mode="after")
     def _fields_are_consistent(self) -> DataConfig:

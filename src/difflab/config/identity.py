@@ -25,8 +25,9 @@ FREE = frozenset(
         "clip",
         # Length, devices and precision of training.
         "trainer",
-        # Where the data is and how it is read, as opposed to what it is.
+        # Where the data is, how it was made and is read, as opposed to what it is.
         "data.path",
+        "data.made_with",
         "data.workers",
         "data.prefetch",
         "data.max_bad_fraction",

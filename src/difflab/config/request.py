@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from difflab.config.base import Config
+from difflab.config.data import Crop
 
 GIVEN = ("classes", "prompts", "negative_prompts", "images", "low_res", "mask", "embeddings", "request")
 """The keys of a request."""
@@ -30,6 +31,9 @@ class RequestConfig(Config):
     images from `split` of the data set it was trained on."""
     mask: str | None = None
     """A folder or an archive of masks, or one mask for all; white is inpainted, black is kept."""
+    crop: Crop = "none"
+    """How images and masks of another size than the model's are cut: none = refuse them; adm, edm, resize_short and
+    area as in data.crop."""
     embeddings: str | None = None
     """An .npy file [n, ...], one row per sample; null = those of the data split."""
     request: str | None = None
@@ -42,4 +46,10 @@ class RequestConfig(Config):
         for key in ("prompts", "negative_prompts"):
             if getattr(self, key) in ([], ""):
                 raise ValueError(f"{key} is empty: list some, or give a text file with one per line")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_cut(self) -> Self:
+        if self.crop != "none" and self.images is None and self.mask is None and self.request is None:
+            raise ValueError(f"crop={self.crop} cuts given images, and there are none: give images=, or leave crop out")
         return self

@@ -9,11 +9,11 @@ import numpy as np
 
 from difflab.config.data import DataConfig, is_pattern
 from difflab.data.batching import BatchReader, FromImages
+from difflab.data.configured import open_configured, samples_of
 from difflab.data.directory import DataDirectory
 from difflab.data.encoded.checking import refuse_other_captions
 from difflab.data.left_out import described
 from difflab.data.loader import ShardLoader
-from difflab.data.opening import open_data
 from difflab.data.processes import refuse_workers
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
@@ -69,7 +69,7 @@ def build_eval_loader(
 
     Raises UserError if the data is missing or does not fit the configuration.
     """
-    dataset = _dataset(cfg, open_data(cfg.path, cfg.keys), split)
+    dataset = _dataset(cfg, open_configured(cfg), split)
     if chosen is None:
         n = len(dataset) if limit is None else min(limit, len(dataset))
         subset = None if n == len(dataset) else spread_evenly(n, len(dataset))
@@ -92,7 +92,7 @@ def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
 
     Raises UserError if the data is missing or does not fit the configuration.
     """
-    directory = open_data(cfg.path, cfg.keys)
+    directory = open_configured(cfg)
     dataset = _dataset(cfg, directory, split)
     if left_out := directory.left_out():
         _log.warning("%s: %s", cfg.path, described(left_out))
@@ -101,7 +101,7 @@ def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
 
 def refuse_misfit(cfg: DataConfig, split: str) -> None:
     """Raises UserError if a split cannot satisfy `cfg`, as far as the index shows."""
-    _dataset(cfg, open_data(cfg.path, cfg.keys), split).close()
+    _dataset(cfg, open_configured(cfg), split).close()
 
 
 def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardDataset:
@@ -126,14 +126,15 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
         left_out = directory.left_out()
         why = described(left_out) if left_out else "its tars are empty"
         raise UserError(f"{cfg.path}: the split {split!r} holds no samples: {why}")
-    return ShardDataset(
+    return samples_of(
+        cfg,
         directory,
         split,
+        tuple(cfg.fields),
         image_size=cfg.image_size,
         channels=cfg.channels,
         crop=cfg.fixed_crop,
         alpha=cfg.alpha,
-        fields=tuple(cfg.fields),
         captions=cfg.captions,
         classes=cfg.classes,
     )
@@ -144,7 +145,7 @@ def class_names_of(cfg: DataConfig) -> list[str] | None:
 
     Raises UserError if the data is missing.
     """
-    return open_data(cfg.path, cfg.keys).index.classes
+    return open_configured(cfg).index.classes
 
 
 def with_class_names(cfg: DataConfig) -> DataConfig:
@@ -171,7 +172,7 @@ def source_of(cfg: DataConfig) -> str | None:
 
     Raises UserError if the data is missing.
     """
-    name = open_data(cfg.path, cfg.keys).index.source.get("name")
+    name = open_configured(cfg).index.source.get("name")
     return None if name is None else str(name)
 
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from difflab.config.data import DataConfig
 from difflab.data.bad_samples import BadSample
 from difflab.data.captions import captions_in
+from difflab.data.configured import open_configured, samples_of
 from difflab.data.directory import DataDirectory
-from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.errors import UserError
 from difflab.progress import track
@@ -57,7 +57,7 @@ def captions_of(cfg: DataConfig, split: str, most: int = 100_000) -> Iterator[st
     Unreadable ones are left out. Raises UserError if the split is missing, or no sample has a caption that can be read
     and is not empty.
     """
-    dataset = ShardDataset(open_data(cfg.path, cfg.keys), split, fields=("caption",))
+    dataset = samples_of(cfg, open_configured(cfg), split, ("caption",))
     count = min(most, len(dataset))
     bad: BadSample | None = None
     read = False
@@ -81,7 +81,7 @@ def phrases_of(cfg: DataConfig) -> Iterator[str]:
 
     Raises UserError if the training split is missing, or none of its samples has a phrase that can be read.
     """
-    directory = open_data(cfg.path, cfg.keys)
+    directory = open_configured(cfg)
     yield from _phrases_of_split(cfg, directory, cfg.train_split)
     if cfg.val_split is not None and directory.has_split(cfg.val_split):
         # What is wrong with it is said when it is drawn.
@@ -90,7 +90,7 @@ def phrases_of(cfg: DataConfig) -> Iterator[str]:
 
 
 def _phrases_of_split(cfg: DataConfig, directory: DataDirectory, split: str) -> Iterator[str]:
-    dataset = ShardDataset(directory, split, fields=("phrases",))
+    dataset = samples_of(cfg, directory, split, ("phrases",))
     bad: BadSample | None = None
     read = False
     for index in track(range(len(dataset)), len(dataset), f"reading phrases of {split}"):

@@ -13,9 +13,9 @@ from difflab.config.data import DataConfig, is_pattern
 from difflab.config.trainer import TrainerConfig
 from difflab.data.batching import FromImages
 from difflab.data.build import build_eval_loader, build_train_loader, refuse_misfit
+from difflab.data.configured import open_configured
 from difflab.data.encoded.checking import encoder_of, refuse_other_images, require_encoder
 from difflab.data.loader import ShardLoader
-from difflab.data.opening import open_data
 from difflab.errors import UserError
 from difflab.text.base import Tokenizer
 from difflab.types import Batch
@@ -73,7 +73,7 @@ class ShardDataModule(L.LightningDataModule):
     @property
     def encoded(self) -> dict[str, str]:
         """The fields that encoders added to the data set, and which encoder in words."""
-        fields = open_data(self.data.path, self.data.keys).index.fields
+        fields = open_configured(self.data).index.fields
         return {name: field.by for name, field in fields.items()}
 
     def refuse_misfits(self, processes: int) -> None:
@@ -87,7 +87,7 @@ class ShardDataModule(L.LightningDataModule):
             refuse_misfit(self.data, self.data.val_split)
 
     def _refuse_no_validation(self, split: str) -> None:
-        directory = open_data(self.data.path, self.data.keys)
+        directory = open_configured(self.data)
         if directory.index.unclear is None and not is_pattern(split) and not directory.has_split(split):
             known = ", ".join(sorted(directory.index.splits))
             raise UserError(
@@ -160,7 +160,7 @@ def _in_data(data: DataConfig, cached: Mapping[str, str]) -> list[str]:
     """Those of the fields that a data set has."""
     if not cached:
         return []
-    directory = open_data(data.path, data.keys)
+    directory = open_configured(data)
     found = [field for field in cached if encoder_of(directory, field) is not None]
     for field in found:
         require_encoder(directory, field, cached[field])

@@ -48,12 +48,14 @@ class DataFacts:
         return f"{size}, {_counted(self.channels or 0, 'channel', 'channels')}, {classes}"
 
 
-def facts_of(path: str, keys: KeyRule) -> DataFacts:
+def facts_of(path: str, keys: KeyRule, made_with: str | None = None) -> DataFacts:
     """The facts about the data set in a directory, which is indexed if it has not been yet.
 
-    For third-party tars a few images are read, spread over all shards. Raises UserError as `open_data` does.
+    made_with: as in `open_data`. For third-party tars a few images are read, spread over all shards.
+
+    Raises UserError as `open_data` does.
     """
-    directory = open_data(path, keys)
+    directory = open_data(path, keys, made_with)
     index = directory.index
     size, channels = index.image_size, index.channels
     if channels is None or index.origin == "indexed":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ from difflab.data.index import (
     read_index,
     write_index,
 )
+from difflab.data.making import command_of
 from difflab.data.offset_table import write_offsets
 from difflab.data.shard_names import list_shards, nested_shards, sort_into_splits
 from difflab.data.tar_scan import scan_tar
@@ -34,7 +36,6 @@ from difflab.progress import track
 from difflab.seeding import stream_seed
 
 _log = logging.getLogger(__name__)
-MAKE_HINT = "; make it with `difflab data make source=shapes out={path}` (or source=folder path=<images> out={path})"
 PICTURES_HINT = (
     ", but pictures: make shards of them with `difflab data make source=folder path={path} out=<another directory>`, "
     "and give that one as the path"
@@ -58,7 +59,7 @@ _NOT_TO_BE_WRITTEN = {
 _Indexed = tuple[ShardEntry, np.ndarray]
 
 
-def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
+def open_data(path: str | Path, keys: KeyRule = "first_dot", made_with: str | None = None) -> DataDirectory:
     """The shards in the directory `path`, with a checked index.
 
     A directory without difflab's index.json is indexed on first use, and again if tars were added, removed or changed.
@@ -66,6 +67,7 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     index is written beside the shards, or under the cache root if that is not allowed, or kept in memory.
 
     keys: how member names in third-party tars are split into key and extension (`member_names.safe_key`).
+    made_with: the options of `difflab data make` that make it; None if they are not known.
 
     Raises UserError naming the path, and the command that makes it, if there is nothing to read.
     """
@@ -73,18 +75,25 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     if not root.is_dir():
         if root.exists():
             raise UserError(f"data directory {root} is a file, not a directory of shards{_hint_for_file(root)}")
-        raise UserError(f"data directory {root} does not exist{MAKE_HINT.format(path=root)}")
+        raise UserError(f"data directory {root} does not exist{_hint_to_make(root, made_with)}")
     try:
         index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else DataIndex(splits={})
     except ForeignIndexError:
         if not list_shards(root).tars:
             raise
-        return _open_plain(root, keys, foreign_index=True)
+        return _open_plain(root, keys, made_with, foreign_index=True)
     if not index.splits and (unfinished := sorted(path.name for path in root.glob(f".*{PARTIAL_SUFFIX}"))):
         raise UserError(f"{root} is unfinished ({unfinished[0]}): the command that wrote it was stopped; run it again")
     if index.splits and index.origin == "made":
         return DataDirectory(root, root, index)
-    return _open_plain(root, keys, foreign_index=False)
+    return _open_plain(root, keys, made_with, foreign_index=False)
+
+
+def _hint_to_make(root: Path, made_with: str | None) -> str:
+    out = shlex.quote(str(root))
+    if made_with is not None:
+        return f"; make it with `{command_of(made_with, out)}`"
+    return f"; make it with `{command_of('source=shapes', out)}` (or source=folder path=<images> out={out})"
 
 
 def _hint_for_file(path: Path) -> str:
@@ -100,7 +109,7 @@ def _holds_pictures(root: Path) -> bool:
     return any(path.suffix.lower() in endings for path in root.rglob("*"))
 
 
-def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirectory:
+def _open_plain(root: Path, keys: KeyRule, made_with: str | None, *, foreign_index: bool) -> DataDirectory:
     listing = list_shards(root)
     if not listing.tars:
         if listing.unread:
@@ -113,8 +122,8 @@ def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirect
             raise UserError(
                 f"data directory {root} holds no .tar shards, but {root / inside} does: give that as the path"
             )
-        hint = PICTURES_HINT if _holds_pictures(root) else MAKE_HINT
-        raise UserError(f"data directory {root} holds no .tar shards{hint.format(path=root)}")
+        hint = PICTURES_HINT.format(path=root) if _holds_pictures(root) else _hint_to_make(root, made_with)
+        raise UserError(f"data directory {root} holds no .tar shards{hint}")
     folders = _table_folders(root, keys, foreign_index=foreign_index)
     known = [opened for folder in folders if (opened := _indexed_before(root, folder, keys)) is not None]
     if (kept := _kept.get((str(root.resolve()), keys))) is not None:

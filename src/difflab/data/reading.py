@@ -39,10 +39,14 @@ _Read = Callable[[str], bytes | None]
 
 
 class MissingFieldError(UserError):
-    """No sample of a split has `field`; `why` is the reason without the remedy."""
+    """No sample of a split has `field`; `why` is the reason without the remedy.
 
-    def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{why}; add the files, or take {field} out of data.fields if nothing reads it")
+    command: one that makes a data set which may have it.
+    """
+
+    def __init__(self, field: str, why: str, command: str | None = None) -> None:
+        another = "" if command is None else f" make another data set with `{command}`,"
+        super().__init__(f"{why}; add the files,{another} or take {field} out of data.fields if nothing reads it")
         self.field, self.why = field, why
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from difflab.config.data import Alpha
+from difflab.config.data import Alpha, Crop
 from difflab.data.fields import stacked
 from difflab.data.masks import HoleMasks
 from difflab.seeding import stream_seed
@@ -53,7 +53,8 @@ class Wanted:
 
     classes: the number of classes of `label`, None if nothing is conditioned on them; class_names: their names.
     sizes: pixels per side of the images that are read, by field; channels: of them; alpha: the background onto which
-        transparent pixels are composited, as in the training data.
+        transparent pixels are composited, as in the training data; crop: how given images and masks of another size are
+        cut, none = they are refused.
     masks: how masks are drawn where none is given, None if nothing is conditioned on them.
     start: the key that makes sampling begin with `image`.
     """
@@ -67,6 +68,7 @@ class Wanted:
     channels: int = 3
     masks: HoleMasks | None = None
     alpha: Alpha = "white"
+    crop: Crop = "none"
     start: str = "start"
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def build_request(
     Raises UserError, in one line, for fields that nothing reads, lists of unequal lengths, values that the model does
     not support, and missing fields.
     """
+    wanted = dataclasses.replace(wanted, crop=config.crop)
     if data is not None:
         wanted = dataclasses.replace(wanted, alpha=data.alpha)
     parts = _given(config, wanted)

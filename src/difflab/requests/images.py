@@ -18,6 +18,7 @@ from difflab.data.sources.folder.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing, Wanted
+from difflab.requests.cutting import REMEDY, Cut, cut_of
 from difflab.requests.drawings import beside_pictures
 from difflab.types import Batch
 
@@ -31,10 +32,11 @@ class FolderPictures(Nothing):
     `difflab data make source=folder` reads them; of a `difflab sample` folder only the samples. Or one image file.
 
     channels: of the images (None: as in the files). alpha: the background of transparent pixels.
-    size: (H, W) of every image, according to the file headers.
+    cut: how they become the model's size; None if they may have any.
+    size: (H, W) of every image, according to the file headers, and after they are cut.
 
-    Raises UserError if there are no images, if one is invalid, and if their sizes (without `channels` also whether they
-    have colours) differ; other files are named in a warning.
+    Raises UserError if there are no images, if one is invalid, and if their sizes differ and they are not cut (without
+    `channels` also whether they have colours); other files are named in a warning.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class FolderPictures(Nothing):
         *,
         alpha: Alpha = "white",
         key: str | None = None,
+        cut: Cut | None = None,
     ) -> None:
         self.fields = (field,)
+        self._cut = cut
         self._shown = f"{key or field}={printable(path)}"
         self._name = path.name
         self._alpha: Alpha = alpha
@@ -55,9 +59,12 @@ class FolderPictures(Nothing):
         sizes: dict[tuple[int, int], Path] = {}
         for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
             sizes.setdefault(size, path_of_one)
+        if cut is not None and cut.takes_others:
+            sizes = {(cut.side, cut.side): self._paths[0]}
         if len(sizes) > 1:
+            remedy = "cut and resize them to one" if cut is None else f"{REMEDY}, or resize them to one"
             listed = ", ".join(f"{w}x{h} ({printable(one.name)})" for (h, w), one in list(sizes.items())[:_NAMED])
-            raise UserError(f"{self._shown} holds images of several sizes: {listed}; cut and resize them to one")
+            raise UserError(f"{self._shown} holds images of several sizes: {listed}; {remedy}")
         self.size = next(iter(sizes))
         self.channels = self._one_kind() if channels is None else channels
 
@@ -83,7 +90,9 @@ class FolderPictures(Nothing):
         return list(self._paths)
 
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
-        pictures = [read_picture(self._paths[i % len(self._paths)], self.channels, self._alpha) for i in indices]
+        pictures = [
+            read_picture(self._paths[i % len(self._paths)], self.channels, self._alpha, self._cut) for i in indices
+        ]
         return {**super().__call__(indices, seed), self.fields[0]: torch.stack(pictures)}
 
     @property
@@ -93,7 +102,7 @@ class FolderPictures(Nothing):
         return [parts[0] for parts in inside] if all(len(parts) > 1 for parts in inside) else None
 
     def record(self) -> dict[str, Any]:
-        return {self.fields[0]: self._name}
+        return {self.fields[0]: self._name if self._cut is None else self._cut.named(self._name)}
 
     def without_pictures(self) -> Nothing:
         return Nothing()
@@ -130,9 +139,10 @@ class FolderPictures(Nothing):
         return results
 
 
-def read_picture(path: Path, channels: int, alpha: Alpha = "white") -> Tensor:
-    """uint8 [channels, H, W] of an image file, composited onto `alpha`. Raises UserError if it is not one."""
-    return _of_file(path, lambda data: decode_image(data, channels=channels, alpha=alpha))
+def read_picture(path: Path, channels: int, alpha: Alpha = "white", cut: Cut | None = None) -> Tensor:
+    """uint8 [channels, H, W] of an image file, composited onto `alpha`, and cut. Raises UserError if it is not one."""
+    image = _of_file(path, lambda data: decode_image(data, channels=channels, alpha=alpha))
+    return image if cut is None else cut(image)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -164,13 +174,13 @@ def open_pictures(
     path, key = Path(given), key or field
     if not path.is_dir() and not path.is_file():
         raise UserError(f"{key}={given} does not exist: give an archive (.npz), a folder of images or one image")
-    channels = channels_of(field, wanted)
+    channels, cut = channels_of(field, wanted), cut_of(field, wanted)
     labelled = "label" in wanted.known and field != "mask"
     shown = f"{key}={printable(path)}"
     source = (
-        FolderPictures(field, path, channels, alpha=wanted.alpha, key=key)
+        FolderPictures(field, path, channels, alpha=wanted.alpha, key=key, cut=cut)
         if path.is_dir() or path.suffix.lower() in readable_endings()
-        else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key)
+        else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key, cut=cut)
     )
     refuse_other_size(shown, field, source.size, wanted)
     if isinstance(source, FolderPictures):
@@ -201,4 +211,5 @@ def refuse_other_size(shown: str, field: str, size: tuple[int, int], wanted: Wan
     """Raises UserError unless images of (H, W) `size` have the size required of `field`."""
     side = wanted.sizes.get(field)
     if side is not None and size != (side, side):
-        raise UserError(f"{shown} holds {size[1]}x{size[0]} images; this model takes {side}x{side} as {field}")
+        remedy = "" if cut_of(field, wanted) is None else f": {REMEDY}"
+        raise UserError(f"{shown} holds {size[1]}x{size[0]} images; this model takes {side}x{side} as {field}{remedy}")

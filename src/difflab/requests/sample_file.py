@@ -19,6 +19,7 @@ from difflab.data.fields import as_embedding, decode_embedding, decode_segmentat
 from difflab.errors import UserError, in_one_line
 from difflab.requests.base import PICTURES, Nothing, Wanted
 from difflab.requests.classes import class_numbers
+from difflab.requests.cutting import cut_of
 from difflab.requests.images import (
     channels_of,
     picture_channels,
@@ -66,15 +67,16 @@ class SampleFile(Nothing):
         for field in self.fields:
             values = [sample[field] for sample in samples]
             if field in PICTURES:
-                batch[field] = torch.stack(
-                    [read_picture(path, channels_of(field, self._wanted), self._wanted.alpha) for path in values]
-                )
+                channels, cut = channels_of(field, self._wanted), cut_of(field, self._wanted)
+                batch[field] = torch.stack([read_picture(one, channels, self._wanted.alpha, cut) for one in values])
             else:
                 batch[field] = stacked(field, values)
         return batch
 
     def record(self) -> dict[str, Any]:
-        return dict.fromkeys(self.fields, self._path.name)
+        cuts = {field: cut_of(field, self._wanted) for field in self.fields}
+        name = self._path.name
+        return {field: name if cut is None else cut.named(name) for field, cut in cuts.items()}
 
     def without_pictures(self) -> SampleFile:
         one = copy.copy(self)
@@ -177,11 +179,14 @@ class SampleFile(Nothing):
         """Every image, map and embedding of a field has the size of its first; images of a sample that of `image`."""
         for field in self.fields:
             sizes: dict[tuple[int, ...], int] = {}
+            cut = cut_of(field, self._wanted)
             if field == "low_res":
                 kinds = {picture_channels(sample[field]): sample[field] for _, sample in reversed(self._samples)}
                 refuse_other_channels(f"{self._shown}: {field}", field, kinds, self._wanted)
             for number, sample in self._samples:
                 value = sample[field]
+                if cut is not None and cut.takes_others:
+                    continue
                 if field in PICTURES:
                     size = picture_size(value)
                     refuse_other_size(f"{self._shown}, line {number}: {field}", field, size, self._wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +33,16 @@ OUTLINES = ((255, 0, 0), (0, 200, 0), (0, 90, 255), (255, 160, 0), (190, 0, 255)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
+def near_square(n: int) -> int:
+    """The number of columns of a grid of n images that is about as wide as high: one with full rows, up to twice as
+    long as those of a square, if n has such a divisor."""
+    least = math.ceil(math.sqrt(n))
+    return next((columns for columns in range(least, 2 * least) if n % columns == 0), least)
+
+
 def make_grid(
     images: Tensor,
-    columns: int = 8,
+    columns: int | None = None,
     pad: int = 2,
     min_side: int = 1,
     labels: Sequence[str] | None = None,
@@ -43,6 +51,7 @@ def make_grid(
 ) -> Image.Image:
     """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB image, row by row, with `pad` white pixels around each tile.
 
+    columns: images side by side; None for a grid that is about as wide as high (`near_square`).
     labels: text for each image, wrapped below it to at most LABEL_LINES lines of its width, and shortened if it is
         longer; the font has Latin letters only, and others become question marks.
     boxes: of each image, drawn as outlines over it, in the colours OUTLINES in turn.
@@ -62,7 +71,7 @@ def make_grid(
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     n, tall, width, _ = pixels.shape
     height *= factor
-    columns = min(columns, n)
+    columns = near_square(n) if columns is None else min(columns, n)
     rows = -(-n // columns)
     texts = [_shortened(_in_lines(label, font, width), font, width) for label in labels or []]
     step = tall + pad + (0 if labels is None else LABEL_HEIGHT * max(map(len, texts)))
