@@ -86,6 +86,11 @@ def test_files_named_in_commands_of_other_programs_exist() -> None:
     assert not [name for name in named if not (ROOT / name).is_file()]
 
 
+def test_the_page_of_sweeps_has_a_row_for_every_file() -> None:
+    rows = re.findall(r"^\| `(\w+\.yaml)` \|", (ROOT / "docs" / "sweeps.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml"))
+
+
 def commands_of(page: Path) -> list[str]:
     """The lines of its code, indented or in a block, that call difflab, without comments."""
     text = page.read_text().replace("\\\n", " ")
