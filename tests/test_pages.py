@@ -137,7 +137,7 @@ def parse(command: object, arguments: Sequence[str]) -> None:
 def configure(name: str, arguments: Sequence[str]) -> None:
     if name == "train":
         flags = [argument for argument in arguments if argument.startswith("-")]
-        overrides = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+        overrides = [one for one in arguments if one[0] == "~" or ("=" in one and one[0] != "-")]
         if "--help" in flags:
             topics = [argument for argument in arguments if "=" not in argument and argument[0] != "-"]
             help_text("train", TrainConfig, overrides, topics)
