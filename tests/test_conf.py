@@ -155,7 +155,7 @@ NEEDED = {  # what a choice cannot do without
         "network.context_channels=128",
     ],
     ("conditioning", "class_token"): ["network.context_channels=512"],
-    ("conditioning", "spatial_rescaler"): ["network.concat_channels=3"],
+    ("conditioning", "spatial_rescaler"): ["network.concat_channels=3", "conditioning.segmentation.stages=0"],
     ("conditioning", "layout"): ["network.context_channels=128"],
     ("conditioning", "ldm_layout"): ["network.context_channels=512"],
     ("conditioning", "token_transformer"): ["network.context_channels=128"],
@@ -395,6 +395,7 @@ def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
         (["experiment=adm/imagenet64_classifier", "data.classes=null"], "network.classes: the data has no classes"),
         (["network=adm_64_256_upsampler"], "choose conditioning=low_res"),
         (["conditioning=low_res", "network.concat_channels=3"], "conditioning.low_res.size has no value: give one"),
+        (["conditioning=spatial_rescaler", "network.concat_channels=3"], "set conditioning.segmentation.stages=0"),
         (["experiment=adm/imagenet64_256_upsampler", "conditioning.low_res.size=256"], "not below data.image_size=256"),
     ],
 )

@@ -86,6 +86,11 @@ def test_files_named_in_commands_of_other_programs_exist() -> None:
     assert not [name for name in named if not (ROOT / name).is_file()]
 
 
+def test_the_page_of_sweeps_has_a_row_for_every_file() -> None:
+    rows = re.findall(r"^\| `(\w+\.yaml)` \|", (ROOT / "docs" / "sweeps.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml"))
+
+
 def commands_of(page: Path) -> list[str]:
     """The lines of its code, indented or in a block, that call difflab, without comments."""
     text = page.read_text().replace("\\\n", " ")
@@ -132,7 +137,7 @@ def parse(command: object, arguments: Sequence[str]) -> None:
 def configure(name: str, arguments: Sequence[str]) -> None:
     if name == "train":
         flags = [argument for argument in arguments if argument.startswith("-")]
-        overrides = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+        overrides = [one for one in arguments if one[0] == "~" or ("=" in one and one[0] != "-")]
         if "--help" in flags:
             topics = [argument for argument in arguments if "=" not in argument and argument[0] != "-"]
             help_text("train", TrainConfig, overrides, topics)

@@ -150,7 +150,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "pipeline=resize": JUDGING,
     "difflab sample run=runs/sr3/shapes32/demo n=60 split=val out=drawn": (*DRAWING, "n=8"),
     "difflab fool-rate page --samples sr3=drawn --out page.html": (),
-    "difflab data make source=shapes out=data/shapes64 resolution=64 n=20000 val=1000": ("n=48", "val=16"),
+    "difflab data make source=shapes out=data/shapes64 resolution=64": ("n=48", "val=16"),
     "difflab train experiment=autoencoder/kl_f4_shapes64 name=demo": (
         "network.base_channels=8",
         "network.norm_groups=4",

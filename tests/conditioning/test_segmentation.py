@@ -35,6 +35,19 @@ def conditioner_of(image_size: int = 4, **options: Any) -> SpatialRescalerCondit
     return made
 
 
+def test_maps_of_another_size_than_the_latent_are_refused() -> None:
+    config = SpatialRescalerConditionerConfig.model_validate({"kind": "spatial_rescaler", "classes": 3, "stages": 1})
+    config.refuse_other_factor("map", 2)
+    with pytest.raises(ValueError) as error:
+        config.refuse_other_factor("map", 4)
+    assert str(error.value) == (
+        "conditioning.map.stages=1 makes maps 2 times smaller, but the model diffuses latents, 4 times smaller than "
+        "the image: set conditioning.map.stages=2"
+    )
+    with pytest.raises(ValueError, match="diffuses images as they are: "):
+        config.refuse_other_factor("map", 1)
+
+
 def batch_of(*maps: torch.Tensor) -> dict[str, Any]:
     return {"index": torch.arange(len(maps)), "segmentation": torch.stack(maps).to(torch.uint8)}
 

@@ -254,7 +254,7 @@ def test_a_file_that_begins_with_a_kind_that_is_not_registered(packages: Package
 
 def test_a_choice_that_leaves_behind_what_was_said_of_another(packages: Packages) -> None:  # noqa: F811
     packages.install_tone()
-    with pytest.raises(UserError, match=r"^conditioning\.class_label has no kind: set .*'tone', or leave .* out$"):
+    with pytest.raises(UserError, match=r"^conditioning\.class_label has no kind: set .*'tone', or leave .* out "):
         composed("experiment=cfg/shapes32", "conditioning=tone")
     with pytest.raises(UserError, match=r"^\+conditioning=tone: conditioning is already chosen; write it without \+$"):
         composed("experiment=cfg/shapes32", "+conditioning=tone")

@@ -283,6 +283,16 @@ def test_a_folder_of_a_pipeline_says_how_its_latents_are_scaled(folder: Path) ->
     assert "scaling_factor=0.18215 is what the latents of its diffusion model are multiplied by" in described.notes[0]
 
 
+def test_a_folder_tells_the_norms_that_shapes_do_not(tmp_path: Path) -> None:
+    config = config_of(load("latent", "ldm_kl_noattn").spec["args"])
+    target = Target(config.model_copy(update={"base_channels": 16, "norm_groups": 8}), 16)
+    state = {key: torch.zeros(shape) for key, shape in target.shapes().items()}
+    export_weights(tmp_path / "vae", state, target, "diffusers")
+    assert identify(tmp_path / "vae").facts == config.in_words(16)
+    (tmp_path / "vae" / "config.json").unlink()
+    assert identify(tmp_path / "vae").facts == ()
+
+
 def test_weights_of_another_network_do_not_fit(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match="its base_channels is 32, but the requested model has 128"):
         import_weights(folder, "autoencoder/kl_f8")

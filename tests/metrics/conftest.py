@@ -38,7 +38,7 @@ def reference_of():
                 weight = torch.ones(len(rows)) if weights is None else weights[rows]
                 yield {"image": images[rows], "index": rows, "weight": weight}
 
-        reference = DataReference("noise", content_hash, "train", "none", len(images), batches)
+        reference = DataReference("noise", content_hash, "train", "none", len(images), batches, batch_size)
         object.__setattr__(reference, "opened", opened)
         return reference
 

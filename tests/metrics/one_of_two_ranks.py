@@ -55,7 +55,7 @@ metrics = {
     "consistency": ConsistencyConfig(),
 }
 data = pictures("train", 31)
-reference = DataReference("shapes", "abc", "train", "none", 31, lambda limit: share(data, rank))
+reference = DataReference("shapes", "abc", "train", "none", 31, lambda limit: share(data, rank), 4 * world)
 samples = pictures("test", N)
 labels = torch.arange(N) % 6
 pairs = Pairs(lambda indices: {"original": data[indices]}, tuple(samples.shape[1:]), Downsampling(8, "bicubic"))

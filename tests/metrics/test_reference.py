@@ -65,6 +65,13 @@ def test_made_once_then_read(reference_of, noise_images, random_extractor, tmp_p
         assert torch.equal(other.features, first.features)
 
 
+def test_progress_is_shown_while_they_are_computed(reference_of, noise_images, random_extractor, capsys):
+    reference_of(noise_images(20), batch_size=8).statistics(random_extractor)
+    assert capsys.readouterr().err == "random features of 20 images of noise, batches of 8: 3 done\n"
+    reference_of(noise_images(20), batch_size=8).statistics(random_extractor)
+    assert capsys.readouterr().err == "", "they are in the cache"
+
+
 def test_the_extractor_is_not_called_again(reference_of, noise_images, monkeypatch, random_extractor):
     calls = []
     forward = type(random_extractor)._features
@@ -103,7 +110,7 @@ def test_the_order_of_the_batches_does_not_matter_to_the_features(noise_images, 
         for rows in torch.arange(20).flip(0).split(6):
             yield {"image": images[rows], "index": rows, "weight": torch.ones(len(rows))}
 
-    other = DataReference("noise", "backwards", "train", "none", 20, backwards).statistics(random_extractor)
+    other = DataReference("noise", "backwards", "train", "none", 20, backwards, 6).statistics(random_extractor)
     torch.testing.assert_close(other.features, reference_of(images).statistics(random_extractor).features)
 
 
@@ -113,7 +120,7 @@ def test_images_given_twice_are_noticed(noise_images, random_extractor):
             yield {"image": noise_images(4), "index": torch.arange(4), "weight": torch.ones(4)}
 
     with pytest.raises(ValueError, match="twice"):
-        DataReference("noise", "twice", "train", "none", 4, twice).statistics(random_extractor)
+        DataReference("noise", "twice", "train", "none", 4, twice, 4).statistics(random_extractor)
 
 
 def test_of_large_sets_a_fixed_sample_of_features_is_kept(reference_of, noise_images, random_extractor, monkeypatch):

@@ -86,6 +86,17 @@ def test_a_table_too_wide_for_the_terminal_is_turned() -> None:
     assert sum("a-metric-of-a-long-name" in line for line in printed(400)) == 1
 
 
+def test_runs_stand_side_by_side_in_a_turned_table() -> None:
+    runs = [f"runs/autoencoder/{name}_shapes64/demo" for name in ("kl_f4", "vq_f4")]
+    numbers = {f"eval/a-metric-of-a-long-name-{i}@val-1k": 0.5 for i in range(6)}
+    written = io.StringIO()
+    Console(width=80, file=written).print(to_rich([SweepRow({"run": run}, numbers) for run in runs], width=80))
+    cells = [line.split() for line in written.getvalue().splitlines()]
+    assert ["run", "runs/", "runs/"] in cells
+    assert ["kl_f4_shapes64/", "vq_f4_shapes64/"] in cells
+    assert sum("run" in line for line in cells) == 1, "one table"
+
+
 def test_many_points_are_split_among_tables_that_fit() -> None:
     names = {split: f"a-metric-of-a-long-name@{split}" for split in ("val", "holdout")}
     rows = [

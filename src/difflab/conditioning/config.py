@@ -97,6 +97,12 @@ class ConditionerBase(Config):
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         """Raises ValueError if `data` lacks what `conditioning.<name>` reads."""
 
+    def refuse_other_factor(self, name: str, factor: int) -> None:
+        """Raises ValueError if what `conditioning.<name>` concatenates has other sides than what the model diffuses.
+
+        factor: how many times smaller than the image's these are; 1 without a first stage.
+        """
+
 
 class LabelConditionerBase(ConditionerBase):
     """The options of every conditioner that has an embedding per class.

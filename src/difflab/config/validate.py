@@ -89,7 +89,8 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
             return f"{chosen} comes with {package}, {NOT_INSTALLED}"
         known = problem.get("ctx", {}).get("expected_tags", "?")
         if _tag(problem) is None and has_kind:
-            return f"{key} has no kind: set {key}.kind=..., one of {known}, or leave {key} out"
+            out = f"leave {key} out (~{key}, if the experiment sets a key of it)"
+            return f"{key} has no kind: set {key}.kind=..., one of {known}, or {out}"
         return f"{chosen} is not known; choose one of {known}"
     if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
         return f"{key}={problem['input']!r} comes with {package}, {NOT_INSTALLED}"

@@ -13,6 +13,7 @@ from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.interop.autoencoder_folder import autoencoder_of_folder
 from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER
 from difflab.interop.clip_folder import clip_of_folder
 from difflab.interop.describing import native_in_words, of_config
@@ -137,9 +138,9 @@ def dtypes_of(tensors: Iterable[Tensor]) -> tuple[str, ...]:
 
 
 def _described_beside(path: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:
-    """The CLIP that a folder of another program describes, if the weights are of it."""
+    """The autoencoder or the CLIP that a folder of another program describes, if the weights are of it."""
     try:
-        described = clip_of_folder(path)
+        described = autoencoder_of_folder(path) or clip_of_folder(path)
         if described is None:
             return None
         target = Target.of(described.config)

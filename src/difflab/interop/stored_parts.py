@@ -47,13 +47,31 @@ def autoencoder(weights: FrozenConfig) -> tuple[FrozenConfig, AutoencoderConfig]
 
 def clip_image(weights: FrozenConfig) -> tuple[FrozenConfig, CLIPImageArchitecture]:
     """The file of the weights and the image tower of a stored CLIP. Raises UserError if there is none."""
-    wanted = "a CLIP, whose image tower is wanted (task=contrastive)"
+    wanted = "a CLIP (task=contrastive)"
     file, model, network = _network_of(weights, CLIPConfig, wanted)
     return file, CLIPImageArchitecture.of(network, model.image_size)
 
 
+def _refuse_unstored(weights: FrozenConfig, wanted: str) -> None:
+    """Raises UserError if a path is of nothing at all, or of a folder of another program."""
+    path = None if weights.path is None or weights.sha256 is not None else Path(weights.path).expanduser()
+    if path is None or path.is_file():
+        return
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist: train {wanted} there first, or give the path of another run directory or exported "
+            "folder"
+        )
+    if not any((path / name).is_file() for name in OF_RUNS):
+        raise UserError(
+            f"{path} has no {' or '.join(OF_RUNS)}: give a run directory that has been trained, or an exported folder "
+            f"(`difflab weights import {path} --out FOLDER` makes one of other programs' weights)"
+        )
+
+
 def _network_of(weights: FrozenConfig, kind: type[Network], wanted: str) -> tuple[FrozenConfig, ModelConfig, Network]:
     """The file of the weights of a stored model, the model, and its network, which must be of a kind."""
+    _refuse_unstored(weights, wanted)
     file = file_in(weights, OF_RUNS)
     path, model = model_of(file)
     network = model.network if isinstance(model, NetworkModelConfig) else None

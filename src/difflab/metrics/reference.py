@@ -22,6 +22,7 @@ from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.protocol import ExtractorRecord, ReferenceRecord
+from difflab.progress import track
 from difflab.rank_logging import say_once
 from difflab.seeding import stream_seed
 from difflab.types import Batch
@@ -63,6 +64,7 @@ class DataReference:
     total: number of images in the split.
     batches: limit (None: all) -> this process's share of that many images, as batches of uint8 images; rows of weight 0
         are padding. Only called if the statistics are not in the cache.
+    batch_size: images in a batch, over all processes.
     """
 
     name: str
@@ -71,6 +73,7 @@ class DataReference:
     preparation: str
     total: int
     batches: Callable[[int | None], Iterable[Batch]]
+    batch_size: int
 
     def statistics(self, extractor: FeatureExtractor, n: int | None = None) -> ReferenceStatistics:
         """From the cache, or computed by all processes together and cached; all images if there are fewer than n.
@@ -84,8 +87,10 @@ class DataReference:
         if all_true(cached is not None):
             assert cached is not None
             return cached
-        _log.info("computing %s features of %s images of %s", extractor.record.name, n or self.total, self.name)
-        made = self._compute(extractor, n)
+        doing = f"{extractor.record.name} features of {n or self.total} images of {self.name}"
+        _log.info("computing %s", doing)
+        count = -(-(n or self.total) // self.batch_size)
+        made = self._compute(extractor, n, track(self.batches(n), count, f"{doing}, batches of {self.batch_size}"))
         _write(path, key, made)
         return made
 
@@ -99,12 +104,12 @@ class DataReference:
             "n": self.total if n is None else n,
         }
 
-    def _compute(self, extractor: FeatureExtractor, n: int | None) -> ReferenceStatistics:
+    def _compute(self, extractor: FeatureExtractor, n: int | None, batches: Iterable[Batch]) -> ReferenceStatistics:
         gaussian = GaussianStatistics.empty(extractor.record.feature_dim, statistics_device(extractor.device))
         kept: list[Tensor] = [torch.zeros(0, extractor.record.feature_dim)]
         indices: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
         keep_all = (n or self.total) <= KEPT_FEATURES
-        for batch in self.batches(n):
+        for batch in batches:
             counts = batch["weight"] > 0
             index = batch["index"][counts].cpu()
             if not len(index):
@@ -156,6 +161,7 @@ def shards_reference(
         batches=lambda limit: build_eval_loader(
             data, split=split, batch_size=batch_size, rank=rank, world_size=world_size, limit=limit
         ),
+        batch_size=batch_size,
     )
 
 

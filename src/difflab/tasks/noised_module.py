@@ -115,7 +115,7 @@ class NoisedModule(TrainingModule):
             return
         limit = self.first_stage.config.measured_on
         batches: Any = self.trainer.datamodule.one_pass(limit)  # pyrefly: ignore
-        shown = track(batches, len(batches), "measuring the latents of the training images")
+        shown = track(batches, len(batches), "measuring the latents of the training images, batches")
         self._latents.measure(shown, self.device, lambda sums: self.added_up(sums).cpu())
         scale, shift = (
             ", ".join(f"{one:.4g}" for one in values) for values in (self.first_stage.scale, self.first_stage.shift)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ SEED = "seed"
 SPREAD = " spread"
 PROTOCOL = "protocol"
 DIGITS = 4
+PATH_WIDTH = 16
+"""The least width at which a path is folded in a table with a column per point."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +159,22 @@ def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | Non
 
 
 def _turned(head: Sequence[str], points: Sequence[Sequence[str]], keys: int, title: str | None) -> Table:
-    """A column for each of the points, without the rows that none of them has."""
-    rows = [[name, *cells] for name, *cells in zip(head, *points, strict=True)]
+    """A column for each of the points, without the rows that none of them has; long paths as values are folded."""
+    width = max(PATH_WIDTH, *(len(cell) for point in points for cell in point[keys:]))
+    folded = [[*(_folded(value, width) for value in point[:keys]), *point[keys:]] for point in points]
+    rows = [[name, *cells] for name, *cells in zip(head, *folded, strict=True)]
     kept = [row for number, row in enumerate(rows) if number < keys or any(row[1:])]
     return _rich_table(kept, keys, 1, title, tight=True)
+
+
+def _folded(value: str, width: int) -> str:
+    """A path in lines of at most `width` characters, broken after slashes; a longer part of it keeps its line."""
+    lines = [""]
+    for part in re.findall(r"[^/]*/|[^/]+", value):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _rich_table(

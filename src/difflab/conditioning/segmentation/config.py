@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
@@ -34,6 +35,15 @@ class SpatialRescalerConditionerConfig(ConditionerBase):
     def made(self) -> int:
         """Channels that are concatenated."""
         return self.classes if self.channels is None else self.channels
+
+    @override
+    def refuse_other_factor(self, name: str, factor: int) -> None:
+        if 2**self.stages != factor:
+            diffused = "images as they are" if factor == 1 else f"latents, {factor} times smaller than the image"
+            raise ValueError(
+                f"conditioning.{name}.stages={self.stages} makes maps {2**self.stages} times smaller, but the model "
+                f"diffuses {diffused}: set conditioning.{name}.stages={factor.bit_length() - 1}"
+            )
 
     def makes(self, channels: int) -> Makes:
         return Makes(("concat",), {"concat": self.made})

@@ -53,7 +53,7 @@ def _pipeline_of(config: DenoisingModelConfig) -> str:
         return STABLE_DIFFUSION
     if text is not None and len(others) == 1 and _inpaints(others[0][1]):
         return INPAINTING
-    made = ", ".join(config.conditioning)
+    made = ", ".join(f"{name} ({one.kind})" for name, one in config.conditioning.items())
     raise UserError(
         f"diffusers' {STABLE_DIFFUSION} is conditioned on captions by a frozen text encoder (conditioning.kind="
         "text_encoder), for inpainting also on a mask before its image (masked_image.order=mask_image, known=0), and "

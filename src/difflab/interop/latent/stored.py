@@ -89,7 +89,8 @@ def one_scale(state: Mapping[str, Tensor]) -> float:
     if bool(shift.any()) or bool((scale != scale[0]).any()):
         raise UserError(
             "other programs multiply all latents by one number; this model shifts them or scales channels on their "
-            f"own (first_stage.scale, first_stage.shift); {_ELSEWHERE}"
+            "own: train with first_stage.scale=NUMBER first_stage.shift=0 for one that leaves; of this one "
+            f"{_ELSEWHERE}"
         )
     # As it was written: 0.18215 and not its nearest number of single precision.
     return float(f"{float(scale[0]):.7g}")

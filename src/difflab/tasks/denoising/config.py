@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, model_validator
 
-from difflab.conditioning.config import ConditioningConfig
+from difflab.conditioning.config import ConditionerBase, ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.fitting import Makes, refuse_unfit
 from difflab.config.guidance import GuidanceConfig
@@ -19,6 +19,7 @@ from difflab.config.train import TrainConfig
 from difflab.errors import UserError, user_errors
 from difflab.networks.first_stage.config import FirstStageConfig
 
+Part = TypeVar("Part", bound=ConditionerBase | FirstStageConfig)
 DenoisingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
 
@@ -73,6 +74,10 @@ class DenoisingTrainConfig(TrainConfig):
             conditioner.refuse_other_data(name, self.data)
 
     def _refuse_unfit_conditioning(self) -> None:
+        if self.first_stage is None or self.first_stage.architecture is not None:
+            factor = 1 if self.first_stage is None else self.first_stage.autoencoder.downsampling
+            for name, conditioner in self.conditioning.items():
+                conditioner.refuse_other_factor(name, factor)
         made = {}
         for name, conditioner in self.conditioning.items():
             channels = self.data.channels
@@ -118,11 +123,8 @@ class DenoisingTrainConfig(TrainConfig):
             )
 
     def described(self) -> Self:
-        conditioning = {name: one.described() for name, one in self.conditioning.items()}
-        try:
-            first_stage = None if self.first_stage is None else self.first_stage.described()
-        except UserError as error:
-            raise UserError(f"first_stage: {error}") from error
+        conditioning = {name: _described(f"conditioning.{name}", one) for name, one in self.conditioning.items()}
+        first_stage = None if self.first_stage is None else _described("first_stage", self.first_stage)
         described = self.model_copy(update={"conditioning": conditioning, "first_stage": first_stage})
         with user_errors():
             # What is known of frozen parts only now.
@@ -138,3 +140,11 @@ class DenoisingTrainConfig(TrainConfig):
 
     def model(self) -> DenoisingModelConfig:
         return self.stored_as(DenoisingModelConfig)
+
+
+def _described(key: str, part: Part) -> Part:
+    """The part with what its files say. A UserError is raised with the key of the part in front."""
+    try:
+        return part.described()
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
