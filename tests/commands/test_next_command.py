@@ -20,6 +20,7 @@ PROMPTS = "'prompts=[\"a red circle\"]'"
         ("sr3/shapes32", "sample run=ours n=4 low_res=FOLDER"),
         ("glide/shapes32", f"sample run=ours n=4 {PROMPTS}"),
         ("ldm/shapes64_text", f"sample run=ours n=4 {PROMPTS}"),
+        ("ldm/shapes64_text_encoder", f"sample run=ours n=4 {PROMPTS}"),
         ("ldm/shapes64_inpainting", f"sample run=ours n=4 {PROMPTS} images=FOLDER"),
         ("ldm/shapes64_layout", "sample run=ours n=4 request=FILE.jsonl"),
         ("ldm/shapes64_semantic", "sample run=ours n=4 request=FILE.jsonl"),
