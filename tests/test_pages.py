@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 DEVELOPMENT = sorted((ROOT / "development").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *DEVELOPMENT]
+GUIDED = ("run=runs/cfg/", "run=runs/glide/", "run=runs/ldm/")
+"""Runs of experiments that are trained for classifier-free guidance."""
 OF_MODELS = {one.name: one for one in (SAMPLE, LIKELIHOOD, ACCURACY, SCHEDULE, ZERO_SHOT, RETRIEVAL, PROBE)}
 
 
@@ -154,7 +156,7 @@ def configure(name: str, arguments: Sequence[str]) -> None:
     if name == "evaluate" and any(argument.startswith("run=runs/autoencoder/") for argument in arguments):
         # What is evaluated depends on the run, which is not there.
         command = EVALUATE_RECONSTRUCTIONS
-    if any(argument.startswith("run=runs/cfg/") for argument in arguments):
+    if any(argument.startswith(GUIDED) for argument in arguments):
         # What the run was trained with, which is not there.
         arguments = ["guidance=classifier_free", *(a for a in arguments if a != "guidance=classifier_free")]
     keys = [argument.partition("=")[0] for argument in arguments]
