@@ -128,9 +128,9 @@ def test_shards_give_embeddings_and_boxes(write) -> None:
     [
         ({"embedding": np.float32([1, 2])}, "embedding", r"its \.npy is \[2\], the first one of the split is \[3\]"),
         ({"embedding": np.float32([[1, 2, 3]])}, "embedding", r"is \[1, 3\], the first one"),
-        ({"embedding": np.float32([1, np.inf, 0])}, "embedding", "is no valid embedding: .* numbers are finite"),
+        ({"embedding": np.float32([1, np.inf, 0])}, "embedding", "has no valid embedding: .* numbers are finite"),
         ({"embedding": None}, "embedding", r"has no embedding \(\.npy\)"),
-        ({"json": {"boxes": [[0, 0, 2, 1]]}}, "boxes", "is no valid boxes: .* outside of 0..1"),
+        ({"json": {"boxes": [[0, 0, 2, 1]]}}, "boxes", "has no valid boxes: .* outside of 0..1"),
         ({"json": {}}, "boxes", "boxes are missing"),
         ({"json": {"boxes": [[0, 0, 1, 1]]}}, "phrases", "phrases are missing"),
         ({"json": {"boxes": [[0, 0, 1, 1]], "phrases": []}}, "phrases", "there are 1 boxes and 0 phrases"),

@@ -76,12 +76,12 @@ def test_a_field_no_sample_has_is_refused_at_once(tmp_path, write_tar, encoded):
     [
         ({"b.png": b"hello, I am text"}, r"0.tar/b: the .png is damaged: not an image \(it starts with b'hello, I am "),
         ({"b.png": "image"}, "0.tar/b: has no label"),
-        ({"b.png": "image", "b.cls": b"dog"}, "0.tar/b: its .cls is no valid label: b'dog'"),
+        ({"b.png": "image", "b.cls": b"dog"}, "0.tar/b: its .cls has no valid label: b'dog'"),
         ({"b.png": "image", "b.cls": b"0_1"}, r"b'0_1' \(not a whole number\)"),
         ({"b.png": "image", "b.cls": b"9"}, r"b'9' \(outside the 3 classes\)"),
         ({"b.npy": b"", "b.cls": b"1"}, "0.tar/b: has no image"),
-        ({"b.png": "image", "b.cls": b"1", "b.txt": b"\xff"}, "0.tar/b: its .txt is no valid caption"),
-        ({"b.png": "image", "b.cls": b"1", "b.txt": b"x", "b.json": b"[1]"}, "0.tar/b: its .json is no valid json"),
+        ({"b.png": "image", "b.cls": b"1", "b.txt": b"\xff"}, "0.tar/b: its .txt has no valid caption"),
+        ({"b.png": "image", "b.cls": b"1", "b.txt": b"x", "b.json": b"[1]"}, "0.tar/b: its .json has no valid json"),
         ({"b.png": "large", "b.cls": b"1", "b.txt": b"x", "b.json": b"{}"}, "0.tar/b: the image is 12x8 px, wanted is"),
     ],
 )

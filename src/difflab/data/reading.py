@@ -309,7 +309,7 @@ class ShardDataset:
                 raise ValueError(f"outside the {self.classes} classes")
         except ValueError as error:
             shown = "" if extension.endswith(("npy", "png")) else f" {data[:40]!r}"
-            raise self._bad(shard, members, f"its .{extension} is no valid {field}:{shown} ({error})") from None
+            raise self._bad(shard, members, f"its .{extension} has no valid {field}:{shown} ({error})") from None
         if isinstance(value, Tensor) and tuple(value.shape) != (wanted := self._shape_of(field, value)):
             raise self._bad(
                 shard, members, f"its .{extension} is {list(value.shape)}, the first one of the split is {list(wanted)}"
