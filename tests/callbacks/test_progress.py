@@ -4,10 +4,12 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from callbacks.tiny import Tiny
 from difflab.callbacks.progress import Progress, showing
+from difflab.progress import track
 
 
 class Stub:
@@ -91,6 +93,21 @@ def test_a_terminal_shows_it_too() -> None:
     stream = Terminal()
     drive_with_a_grid(stream)
     assert "step 2/2 | sampling" in stream.getvalue()
+
+
+def test_work_inside_of_training_is_a_row_of_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, other = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stderr", other)
+    progress = Progress(2, stream=stream)
+    trainer: Any = SimpleNamespace(is_global_zero=True, callbacks=[progress])
+    progress.on_train_start(trainer, Tiny())
+    assert list(track(range(3), 3, "measuring latents")) == [0, 1, 2]
+    assert "measuring latents" in stream.getvalue()
+    assert not other.getvalue()
+    progress.on_exception(trainer, Tiny(), RuntimeError())
+    assert list(track(range(3), 3, "afterwards")) == [0, 1, 2]
+    assert "afterwards" in other.getvalue()
+    assert "afterwards" not in stream.getvalue()
 
 
 def test_a_training_without_progress_shows_nothing() -> None:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from difflab.callbacks.clock import find_callback, train_images, train_step
 from difflab.callbacks.config import ProgressConfig
+from difflab.progress import on_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -41,6 +42,7 @@ class Progress(Callback):
         self.max_steps, self.line_every_s = max_steps, line_every_s
         self.stream, self._now = stream, now
         self._bar: RichProgress | None = None
+        self._open = contextlib.ExitStack()
         self._shown = now()
 
     @classmethod
@@ -53,8 +55,9 @@ class Progress(Callback):
         self._shown_step, self._shown_images = train_step(pl_module), train_images(pl_module)
         self._line_step: int | None = None
         if trainer.is_global_zero and self._out().isatty():
-            self._bar = _open_bar(self._out())
-            self._task = self._bar.add_task("train", total=self.max_steps, completed=self._shown_step, text="")
+            self._bar = _bar_on(self._out())
+            self._task = self._bar.add_task("train", total=self.max_steps, completed=self._shown_step)
+            self._open.enter_context(on_terminal(self._bar))
 
     @override
     def on_train_batch_end(
@@ -109,9 +112,8 @@ class Progress(Callback):
         self._out().flush()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._open.close()
+        self._bar = None
 
 
 def showing(trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> contextlib.AbstractContextManager[None]:
@@ -120,15 +122,21 @@ def showing(trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> co
     return contextlib.nullcontext() if progress is None else progress.doing(trainer, pl_module, what)
 
 
-def _open_bar(stream: TextIO) -> RichProgress:
+def _bar_on(stream: TextIO) -> RichProgress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
-    columns = [TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}")]
-    bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(file=stream), refresh_per_second=4)
-    bar.start()
-    return bar
+    class Remark(ProgressColumn):
+        """What is said of the training; other rows have nothing there."""
+
+        @override
+        def render(self, task: Task) -> Text:
+            return Text(task.fields.get("text", ""))
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remark(), TimeRemainingColumn()]
+    return RichProgress(*columns, console=Console(file=stream), refresh_per_second=4)
 
 
 def _loss(outputs: Any) -> str:
