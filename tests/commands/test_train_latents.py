@@ -192,7 +192,7 @@ def test_mistakes_end_in_a_line(tiny_shapes: Path, first_stages: Path, kl: Path,
     threshold = mistake(*train("a", tiny_shapes, kl, "guidance.threshold=static"))
     assert "set guidance.threshold=none, or leave it out" in threshold
     nothing = mistake("train", *TINY, f"data.path={tiny_shapes}")
-    assert "first_stage: runs/autoencoder/kl_f4_shapes64/demo does not exist: give the path" in nothing
+    assert "first_stage: runs/autoencoder/kl_f4_shapes64/demo does not exist: train an autoencoder" in nothing
     checkpoint = mistake(*train("a", tiny_shapes, kl / "checkpoints" / "last.ckpt"))
     assert "last.ckpt has no config.json beside it that says what it is: give a run directory" in checkpoint
     open_ = mistake("train", *TINY, f"data.path={tiny_shapes}", "first_stage.weights.path=null")
