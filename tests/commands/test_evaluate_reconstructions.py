@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import difflab
+from command_line import run_command
 from commands.test_train_autoencoder import SMALL
 from difflab.config.data import DataConfig
 from difflab.data.build import build_dataset
@@ -242,9 +243,11 @@ def test_reconstructions_that_are_not_finite_are_named(runs: Path) -> None:
     state = load_file(path)
     state["network.decoder.conv_out.bias"][0] = float("nan")
     save_file(state, path)
-    line = mistake("evaluate", "run=kl", "n=2", RANDOM, "metrics.codebook=null", "metrics.perceptual=null", *QUIET)
-    assert "reconstructions 0, 6 are not finite: " in line
-    assert "the weights themselves are not finite (network.decoder.conv_out.bias): take another checkpoint" in line
+    ended = run_command("evaluate", "run=kl", "n=2", RANDOM, "metrics.codebook=null", "metrics.perceptual=null", *QUIET)
+    assert ended.status == 2, ended
+    assert "reconstructions 0, 6 are not finite: " in ended.last_error
+    weights = "the weights themselves are not finite (network.decoder.conv_out.bias): take another checkpoint"
+    assert weights in ended.last_error
 
 
 def test_what_reconstructs_nothing_is_refused(runs: Path, own_run: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tiny_runs import ON_CPU, mistake
+from tiny_runs import ON_CPU, difflab, mistake
 
 FD = ("metrics=lite0", "metrics.fd.extractor=random", "metrics.kid=null", "logger=csv")
 
@@ -49,8 +49,9 @@ def test_weights_that_overflow_are_another_story(own_run: Path) -> None:
 
 
 def test_an_evaluation_of_them_is_no_number(broken_run: Path) -> None:
-    message = mistake("evaluate", f"run={broken_run}", "n=4", *FD, *ON_CPU)
-    assert "samples 0, 1, 2, 3 are not finite from step 1" in message
+    ended = difflab("evaluate", f"run={broken_run}", "n=4", *FD, *ON_CPU)
+    assert ended.status == 2, ended
+    assert "samples 0, 1, 2, 3 are not finite from step 1" in ended.last_error
     assert not (broken_run / "evaluations.jsonl").exists()
     (folder,) = (broken_run / "evaluations").iterdir()
     assert not (folder / "evaluations.jsonl").exists()
