@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import difflab
-from command_line import run_command
 from commands.test_train_autoencoder import SMALL
 from difflab.config.data import DataConfig
 from difflab.data.build import build_dataset
@@ -29,6 +28,7 @@ from difflab.pipelines.stored import load_stored
 from difflab.seeding import stream_seed
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
+from tiny_runs import difflab as run_command
 
 RANDOM = "metrics.fd.extractor=random"
 QUIET = ("logger=none", *ON_CPU)
