@@ -18,7 +18,7 @@ from difflab.console import printable
 from difflab.errors import UserError, in_one_line
 from difflab.machine import machine_error
 from difflab.requests.base import Listed, Nothing
-from difflab.requests.cutting import Cut
+from difflab.requests.cutting import AS_THEY_ARE, Cut
 from difflab.types import Batch
 
 
@@ -28,7 +28,7 @@ class ArchivePictures(Nothing):
     channels: of the images (None: 1 or 3, as found). classes: the model's number of classes (None: it has none, or they
     are checked elsewhere).
     labelled: whether the labels are read. key: the option with which the path was given, if it is not `field`.
-    cut: how images become the model's size; None if they may have any.
+    cut: how images become the model's size.
     size: (H, W), after they are cut. Raises UserError if the file is no such archive, or has other channels or classes.
     """
 
@@ -41,7 +41,7 @@ class ArchivePictures(Nothing):
         *,
         labelled: bool = True,
         key: str | None = None,
-        cut: Cut | None = None,
+        cut: Cut = AS_THEY_ARE,
     ) -> None:
         shown = f"{key or field}={printable(path)}"
         images, labels = _read_archive(path, shown)
@@ -55,9 +55,7 @@ class ArchivePictures(Nothing):
         self.channels = images.shape[-1]
         self._path = path
         self._cut = cut
-        self.size = (images.shape[1], images.shape[2])
-        if cut is not None and cut.takes_others:
-            self.size = (cut.side, cut.side)
+        self.size = cut.size((images.shape[1], images.shape[2]))
         self._images = torch.from_numpy(images).permute(0, 3, 1, 2)
         found = None if labels is None else _checked_labels(shown, labels, len(images), classes)
         self._classes = found if labelled else None
@@ -74,17 +72,14 @@ class ArchivePictures(Nothing):
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
         rows = [i % len(self._images) for i in indices]
         images = self._images[rows]
-        if self._cut is not None and self._cut.takes_others:
+        if self._cut.takes_others:
             images = torch.stack([self._cut(image) for image in images])
         batch = {**super().__call__(indices, seed), self.fields[0]: images}
         return batch if self._classes is None else {**batch, "label": torch.tensor([self._classes[i] for i in rows])}
 
     def record(self) -> dict[str, Any]:
         name = self._path.name
-        return {
-            **dict.fromkeys(self.fields, name),
-            self.fields[0]: name if self._cut is None else self._cut.named(name),
-        }
+        return {**dict.fromkeys(self.fields, name), self.fields[0]: self._cut.named(name)}
 
     def without_pictures(self) -> Nothing:
         return Nothing() if self._classes is None else Listed("label", self._classes, self._path)

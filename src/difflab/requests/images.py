@@ -18,7 +18,7 @@ from difflab.data.sources.folder.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing, Wanted
-from difflab.requests.cutting import REMEDY, Cut, cut_of
+from difflab.requests.cutting import AS_THEY_ARE, REMEDY, Cut, cut_of
 from difflab.requests.drawings import beside_pictures
 from difflab.types import Batch
 
@@ -32,7 +32,7 @@ class FolderPictures(Nothing):
     `difflab data make source=folder` reads them; of a `difflab sample` folder only the samples. Or one image file.
 
     channels: of the images (None: as in the files). alpha: the background of transparent pixels.
-    cut: how they become the model's size; None if they may have any.
+    cut: how they become the model's size.
     size: (H, W) of every image, according to the file headers, and after they are cut.
 
     Raises UserError if there are no images, if one is invalid, and if their sizes differ and they are not cut (without
@@ -47,7 +47,7 @@ class FolderPictures(Nothing):
         *,
         alpha: Alpha = "white",
         key: str | None = None,
-        cut: Cut | None = None,
+        cut: Cut = AS_THEY_ARE,
     ) -> None:
         self.fields = (field,)
         self._cut = cut
@@ -58,11 +58,9 @@ class FolderPictures(Nothing):
         self._paths = [path] if path.is_file() else self._listed(path)
         sizes: dict[tuple[int, int], Path] = {}
         for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
-            sizes.setdefault(size, path_of_one)
-        if cut is not None and cut.takes_others:
-            sizes = {(cut.side, cut.side): self._paths[0]}
+            sizes.setdefault(cut.size(size), path_of_one)
         if len(sizes) > 1:
-            remedy = "cut and resize them to one" if cut is None else f"{REMEDY}, or resize them to one"
+            remedy = "cut and resize them to one" if cut.side is None else f"{REMEDY}, or resize them to one"
             listed = ", ".join(f"{w}x{h} ({printable(one.name)})" for (h, w), one in list(sizes.items())[:_NAMED])
             raise UserError(f"{self._shown} holds images of several sizes: {listed}; {remedy}")
         self.size = next(iter(sizes))
@@ -102,7 +100,7 @@ class FolderPictures(Nothing):
         return [parts[0] for parts in inside] if all(len(parts) > 1 for parts in inside) else None
 
     def record(self) -> dict[str, Any]:
-        return {self.fields[0]: self._name if self._cut is None else self._cut.named(self._name)}
+        return {self.fields[0]: self._cut.named(self._name)}
 
     def without_pictures(self) -> Nothing:
         return Nothing()
@@ -139,10 +137,9 @@ class FolderPictures(Nothing):
         return results
 
 
-def read_picture(path: Path, channels: int, alpha: Alpha = "white", cut: Cut | None = None) -> Tensor:
+def read_picture(path: Path, channels: int, alpha: Alpha = "white", cut: Cut = AS_THEY_ARE) -> Tensor:
     """uint8 [channels, H, W] of an image file, composited onto `alpha`, and cut. Raises UserError if it is not one."""
-    image = _of_file(path, lambda data: decode_image(data, channels=channels, alpha=alpha))
-    return image if cut is None else cut(image)
+    return cut(_of_file(path, lambda data: decode_image(data, channels=channels, alpha=alpha)))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -211,5 +208,5 @@ def refuse_other_size(shown: str, field: str, size: tuple[int, int], wanted: Wan
     """Raises UserError unless images of (H, W) `size` have the size required of `field`."""
     side = wanted.sizes.get(field)
     if side is not None and size != (side, side):
-        remedy = "" if cut_of(field, wanted) is None else f": {REMEDY}"
+        remedy = "" if cut_of(field, wanted).side is None else f": {REMEDY}"
         raise UserError(f"{shown} holds {size[1]}x{size[0]} images; this model takes {side}x{side} as {field}{remedy}")

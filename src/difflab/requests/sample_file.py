@@ -74,9 +74,7 @@ class SampleFile(Nothing):
         return batch
 
     def record(self) -> dict[str, Any]:
-        cuts = {field: cut_of(field, self._wanted) for field in self.fields}
-        name = self._path.name
-        return {field: name if cut is None else cut.named(name) for field, cut in cuts.items()}
+        return {field: cut_of(field, self._wanted).named(self._path.name) for field in self.fields}
 
     def without_pictures(self) -> SampleFile:
         one = copy.copy(self)
@@ -185,7 +183,7 @@ class SampleFile(Nothing):
                 refuse_other_channels(f"{self._shown}: {field}", field, kinds, self._wanted)
             for number, sample in self._samples:
                 value = sample[field]
-                if cut is not None and cut.takes_others:
+                if cut.takes_others:
                     continue
                 if field in PICTURES:
                     size = picture_size(value)
