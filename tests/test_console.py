@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from rich.table import Table
 
-from difflab.console import console, say
+from difflab.console import console, listed, say
 
 NAMES = ["a [x]", "[red]run[/red]", ":smile:", "[link=x]y[/link]", "x" * 200, "https://a/b [/]"]
 
@@ -25,3 +25,9 @@ def test_a_cell_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str
 def test_errors_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     console(stderr=True).print("a [x]")
     assert capsys.readouterr().err == "a [x]\n"
+
+
+@pytest.mark.parametrize(("most", "text"), [(2, "0, 1 and 1 more"), (3, "0, 1, 2"), (8, "0, 1, 2")])
+def test_the_first_names_and_how_many_more(most: int, text: str) -> None:
+    assert listed(iter(range(3)), most) == text
+    assert listed([], most) == ""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ def say_and_log(line: str) -> None:
 def short_path(path: Path) -> Path:
     """The path as one would type it here: relative if it is below the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """The first `most` of the names, and how many more there are."""
+    every = list(map(str, names))
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def printable(path: object) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from difflab.console import listed
 from difflab.errors import UserError
 from difflab.interop.layout import NETWORK
 from difflab.interop.layouts import LAYOUTS, OUR_MARKERS, is_our_scalar, is_ours, marked_layouts
@@ -31,7 +32,6 @@ _MARKERS = (
 )
 """The keys that tell a network of a known layout, the first of them and those that it has besides."""
 _DEEPEST = 16
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def unwrap(
         tensors = {name: tensor for name, tensor in tensors.items() if f"{name}.".startswith(f"{wrapper}.")}
     if not tensors:
         where = "no weights in it" if wrapper is None else f"has no weights under {wrapper!r}"
-        raise UserError(f"{path}: {where}; its entries are {_listed(content) or 'none'}")
+        raise UserError(f"{path}: {where}; its entries are {listed(content) or 'none'}")
     root = _only_root(path, tensors, "" if wrapper is None else f"{wrapper}.")
     state = {name.removeprefix(root): tensor for name, tensor in tensors.items() if name.startswith(root)}
     if (layouts := marked_layouts(state)) or is_ours(state):
@@ -189,9 +189,9 @@ def _notes(content: Mapping[Any, Any], root: str, state: Mapping[str, Tensor]) -
     left_out = {key: value for key, value in content.items() if not _contributes(str(key), taken)}
     for what, of_tensors in (("entries that are not tensors", False), ("tensors", True)):
         if names := [key for key, value in left_out.items() if isinstance(value, Tensor) == of_tensors]:
-            notes.append(f"left out {what}: {_listed(names)}")
+            notes.append(f"left out {what}: {listed(names)}")
     if beside:
-        notes.append(f"left out the entries beside it: {_listed(beside)}")
+        notes.append(f"left out the entries beside it: {listed(beside)}")
     if rest:
         notes.append(f"dropped the prefix {rest!r} of every key")
     return notes
@@ -200,9 +200,3 @@ def _notes(content: Mapping[Any, Any], root: str, state: Mapping[str, Tensor]) -
 def _contributes(key: str, taken: set[str]) -> bool:
     name = ".".join(part for part in key.split(".") if part not in _BY_TORCH)
     return name in taken or any(other.startswith(f"{name}.") for other in taken)
-
-
-def _listed(names: Iterable[Any]) -> str:
-    listed = [str(name) for name in names]
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more

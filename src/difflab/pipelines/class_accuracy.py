@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from difflab.config.model import NoisedModelConfig
+from difflab.console import listed
 from difflab.errors import UserError
 from difflab.images import as_float
 from difflab.metrics.base import Metric, SampleFacts, Samples
@@ -134,8 +135,8 @@ class ClassAccuracy(Metric[ClassesConfig]):
             unknown = [name for name in names if name not in theirs]
             if unknown:
                 raise UserError(
-                    f"{said} has the classes {_listed(theirs)}, not the samples' {_listed(unknown)}: train one on the "
-                    "data of the samples"
+                    f"{said} has the classes {listed(theirs, SHOWN)}, not the samples' {listed(unknown, SHOWN)}: train "
+                    "one on the data of the samples"
                 )
             return [theirs.index(name) for name in names]
         count = len(names) if names is not None else count
@@ -199,7 +200,3 @@ def _standard_error(values: Tensor) -> float | None:
 
 def _in_words(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from difflab.config.clip import Label, PromptedConfig
 from difflab.config.data import DataConfig
-from difflab.console import printable
+from difflab.console import listed, printable
 from difflab.data.build import class_names_of
 from difflab.data.captions import BadCaption, storable_text
 from difflab.data.shapes.prompts import templates as shapes_templates
@@ -152,7 +152,7 @@ def _renamed(given: Mapping[str, str], known: Sequence[str] | None, said: str) -
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f": it has {_listed(known)}"
+            hint = f"; did you mean {close[0]!r}?" if close else f": it has {listed(known)}"
             raise UserError(f"{said}: the data has no class {name!r}{hint}")
     return [given.get(name, name) for name in known]
 
@@ -171,8 +171,3 @@ def _from_file(path: Path, said: str) -> list[str] | dict[str, str]:
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return content
     raise UserError(f"{said} holds neither a list of names nor an object of class: name")
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,12 +91,6 @@ def open_checkpoint(path: Path) -> Checkpoint | None:
         tables,
         (*beside, *others, *(str(key) for key, value in entries.items() if not isinstance(value, Tensor) and wrapped)),
     )
-
-
-def listed(names: Sequence[str], shown: int = 6) -> str:
-    """A few of the names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from difflab.conditioning.config import ConditioningConfig
+from difflab.console import listed
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.schedules import build_betas
 from difflab.errors import UserError
 from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER, autoencoder_of
 from difflab.interop.keymap import shapes_of
-from difflab.interop.latent.checkpoint import SCALE, Checkpoint, Which, listed
+from difflab.interop.latent.checkpoint import SCALE, Checkpoint, Which
 from difflab.interop.latent.clip_text import has_tower, tower_of_checkpoint
 from difflab.interop.latent.conditions import conditions_keymap
 from difflab.interop.latent.exported import CAPTION, caption_conditioner, first_stage_weights, scaling
@@ -116,7 +117,7 @@ def _condition(
         notes.append("left out its condition (cond_stage_model.*), which is the first stage once more")
         condition = {}
     if unused := [key for key in condition if key in UNUSED]:
-        notes.append(f"left out what its condition does not use: {listed(unused)}")
+        notes.append(f"left out what its condition does not use: {listed(unused, 6)}")
     state = {key: value for key, value in condition.items() if key not in UNUSED}
     try:
         made = conditions_keymap(replace(target, conditioning=known)).from_official(state)
@@ -129,7 +130,7 @@ def _compare_tables(checkpoint: Checkpoint, diffusion: object, notes: list[str])
     found = checkpoint.tables.get("betas")
     left = [key for key in checkpoint.tables if key not in (*TABLES, SCALE)] + list(checkpoint.beside)
     if left:
-        notes.append(f"left out {listed(left)}")
+        notes.append(f"left out {listed(left, 6)}")
     if found is None or not isinstance(diffusion, DiscreteDiffusionConfig):
         return
     if found.ndim != 1 or not found.numel():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from difflab.console import listed
 from difflab.errors import UserError
 from difflab.files import sha256_of
-from difflab.interop.latent.checkpoint import listed
 from difflab.interop.latent.lora_file import TEXT, UNET, Change, LoRAFile, read_lora
 from difflab.interop.latent.parts import LatentModel
 from difflab.interop.latent.pipeline_out import network_target
@@ -61,7 +61,7 @@ def merged(model: LatentModel, path: Path, scale: float) -> LatentModel:
         raise UserError(f"{path}: none of its {total} changes is of a layer of this model, as {listed(left, 2)}")
     notes = [f"merged {path} with scale {scale:g} into {total - len(left)} layers"]
     if left:
-        notes.append(f"{path}: {len(left)} of its {total} changes match no layer: {listed(left)}")
+        notes.append(f"{path}: {len(left)} of its {total} changes match no layer: {listed(left, 6)}")
     record = {"file": path.name, "sha256": sha256_of(path), "scale": scale}
     return replace(model, state=state, tower=tower, notes=(*model.notes, *notes), merged=(*model.merged, record))
 
