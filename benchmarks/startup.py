@@ -52,7 +52,7 @@ COMMANDS = {
     "python alone": ["-c", "pass"],
     "import torch": ["-c", "import torch"],
 }
-"""What is timed, in a folder that has the shapes data."""
+"""What is timed, in a folder that has the data of ddpm/shapes32."""
 HELP = "difflab --help"
 
 
@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def in_a_folder_with_data() -> Iterator[None]:
-    """The present directory is a temporary one with a few images in data/shapes32."""
+    """The present directory is a temporary one with a few of the images that ddpm/shapes32 reads."""
     make = "from difflab.cli import main; main()"
-    data = ["data", "make", "source=shapes", "out=data/shapes32", "resolution=32", "n=64", "val=8"]
+    data = ["data", "make", "source=shapes", "out=data/shapes32_simple", "resolution=32", "n=64", "val=8"]
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         subprocess.run([sys.executable, "-c", make, *data], check=True, capture_output=True)
         yield
