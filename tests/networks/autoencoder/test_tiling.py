@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from difflab.networks.autoencoder import tiling
 from difflab.networks.autoencoder.model import Autoencoder
 from difflab.networks.autoencoder.tiling import decode_in_tiles, encode_in_tiles
+from difflab.networks.blocks import ResBlock
 from golden_fixtures import load
 from networks.autoencoder.autoencoder_fixtures import official, small
 
@@ -31,8 +33,8 @@ def image_of_unequal_parts(height: int, width: int) -> Tensor:
     return x
 
 
-def largest_features(network: nn.Module) -> list[int]:
-    """A list to which every module appends the number of places of its output."""
+def places_of_features(network: nn.Module) -> list[int]:
+    """A list to which every convolution appends the number of places of its output."""
     found: list[int] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -64,7 +66,7 @@ def test_no_features_are_larger_than_a_tile_with_its_border() -> None:
     network = small({"kind": "kl"}, channel_mult=[1, 1, 1]).eval()
     x = torch.randn(1, 3, 128, 128)
     z = network.encode(x).mode()
-    found = largest_features(network)
+    found = places_of_features(network)
     network.decode(z)
     assert max(found) == 128 * 128
     found.clear()
@@ -73,6 +75,27 @@ def test_no_features_are_larger_than_a_tile_with_its_border() -> None:
     found.clear()
     encode_in_tiles(network, x, tile=32)
     assert max(found) <= (32 + 2 * 8) ** 2
+
+
+@torch.no_grad()
+def test_blocks_below_the_full_size_are_computed_one_and_a_half_times() -> None:
+    network = small({"kind": "kl"}, channel_mult=[1, 1, 1], blocks_per_level=2).eval()
+    x = torch.randn(1, 3, 256, 256)
+    z = network.encode(x).mode()
+    for side, run, in_tiles in (
+        (network.encoder, partial(network.encode, x), partial(encode_in_tiles, network, x, tile=64)),
+        (network.decoder, partial(network.decode, z), partial(decode_in_tiles, network, z, tile=64)),
+    ):
+        blocks = [module for module in side.levels[1].modules() if isinstance(module, ResBlock)]
+        found = [places_of_features(block) for block in blocks]
+        run()
+        whole = [sum(places) for places in found]
+        for places in found:
+            places.clear()
+        in_tiles()
+        for places, expected in zip(found, whole, strict=True):
+            # Half of the convolutions twice; the border of 64 places is two wide, four beside a halving or doubling.
+            assert expected < sum(places) <= 1.5 * expected * (72 / 64) ** 2
 
 
 @torch.no_grad()
@@ -98,7 +121,7 @@ def test_official_numbers_in_tiles(name: str) -> None:
 
 @torch.no_grad()
 def test_small_images_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling._Fine, "in_tiles", None)
+    monkeypatch.setattr(tiling._Tiles, "_run", None)
     network = small({"kind": "kl"}).eval()
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(encode_in_tiles(network, x).moments, network.encode(x).moments)

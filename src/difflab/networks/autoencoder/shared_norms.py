@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
@@ -11,30 +10,26 @@ from torch import Tensor, nn
 
 
 class SharedNorms:
-    """The GroupNorms in some modules; as a context, they normalise by given statistics instead of their input's own.
+    """The GroupNorms in a module; as a context, they normalise by given statistics instead of their input's own.
 
-    Until all of them have statistics: `measure` every part of the image, then `share`, which gives statistics to the
-    norm that comes next.
+    Until those that layers need have statistics: run the layers on every part of the image, then `share`, which gives
+    statistics to the norm that comes next.
     """
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        found = (norm for module in modules for norm in module.modules() if isinstance(norm, nn.GroupNorm))
-        self._norms = [_SharedNorm(norm) for norm in found]
+    def __init__(self, module: nn.Module) -> None:
+        self._norms = [_SharedNorm(norm) for norm in module.modules() if isinstance(norm, nn.GroupNorm)]
 
-    @property
-    def lack_statistics(self) -> bool:
-        """Whether there is a norm to be measured."""
-        return any(norm.statistics is None for norm in self._norms)
-
-    def measure(self, run: Callable[[], Tensor], inner: Callable[[Tensor], Tensor]) -> None:
-        """Runs the network on one part of the image, up to the first norm without statistics.
+    def output(self, run: Callable[[], Tensor], inner: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """run() for one part of the image; None if it met a norm without statistics, for which it was measured.
 
         inner: features of the part with a border -> those of the part alone.
         """
         for norm in self._norms:
             norm.inner = inner
-        with contextlib.suppress(_MeasuredError):
-            run()
+        try:
+            return run()
+        except _MeasuredError:
+            return None
 
     def share(self) -> None:
         """Makes statistics of the whole image of those of the parts that were measured."""

@@ -1,16 +1,20 @@
 """Encoding and decoding of large images tile by tile, in bounded memory and with the result of whole images.
 
-The finest levels, whose features are the largest, run on tiles, one level after the other; levels with attention, and
-those whose features are small, on the whole image. Each tile has a border as wide as the convolutions of its level
-reach, which is cut off again, so that there are no seams to blend. The statistics of a norm are those of the whole
-image: they are measured in a pass over the tiles, up to this norm, before the next. A level of n norms is therefore
-computed about n / 2 + 1 times: this saves memory, not time.
+Levels whose features are large run on tiles, one block after the other; levels with attention, and those whose features
+are small, on the whole image. Each tile has a border as wide as its convolutions reach, which is cut off again, so that
+there are no seams to blend. The statistics of a norm are those of the whole image: they are measured in a pass over the
+tiles, up to this norm, before the next. Since the features between the blocks are kept whole, a block is computed one
+and a half times. Those of the full size would be too large for that: level 0, of n norms, is computed as one, about
+n / 2 + 1 times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +23,7 @@ from difflab.networks.autoencoder.config import AutoencoderConfig
 from difflab.networks.autoencoder.latents import Posterior
 from difflab.networks.autoencoder.model import Autoencoder
 from difflab.networks.autoencoder.shared_norms import SharedNorms
+from difflab.networks.autoencoder.sides import Stage
 
 TILE = 256
 """Pixels per side of a tile of the image, without its border."""
@@ -28,71 +33,34 @@ TILE = 256
 def encode_in_tiles(network: Autoencoder, x: Tensor, *, tile: int = TILE) -> Posterior:
     """`network.encode(x)`, without gradients, with the levels of large features in tiles.
 
-    x: [B, C, H, W] in [-1, 1]. tile: pixels per side of a tile of the image, a multiple of f.
+    x: [B, C, H, W] in [-1, 1]. tile: pixels per side of a tile of the image, a multiple of f; coarser levels have tiles
+    of as many numbers.
     Raises ValueError as `encode` does, and for other tiles.
     """
     network.refuse_other_images(x)
-    encoder, config = network.encoder, network.config
-    size, last = _Size(x.shape[2], x.shape[3]), len(config.widths) - 1
-    h = x
-    for level in range(last + 1):
-        if _fits(config, size, level, tile):
-            h = encoder.level(h, level)
-            continue
-        fine = _Fine(
-            lambda part, level=level: encoder.level(part, level),
-            [encoder.levels[level]],
-            before=2**level,
-            after=2 ** min(level + 1, last),
-            # Two convolutions of each block, the strided one, and at the full size the first of all.
-            reach=2**level * (2 * config.blocks_per_level + 2) + 1,
-        )
-        h = fine.in_tiles(h, size, tile)
-    return network.posterior(network.quant_conv(encoder.end(h)))
+    encoder = network.encoder
+    tiles = _Tiles(network.config, x.shape[2], x.shape[3], tile)
+    for level in range(len(network.config.widths)):
+        x = tiles.through(encoder, encoder.stages(level), x, level)
+    return network.posterior(network.quant_conv(encoder.end(x)))
 
 
 @torch.no_grad()
 def decode_in_tiles(network: Autoencoder, z: Tensor, *, tile: int = TILE, quantize: bool = True) -> Tensor:
     """`network.decode(z)`, without gradients, with the levels of large features in tiles.
 
-    z: [B, latent_channels, h, w]. tile: pixels per side of a tile of the image, a multiple of f.
+    z: [B, latent_channels, h, w]. tile: as in `encode_in_tiles`.
     Raises ValueError as `decode` does, and for other tiles.
     """
-    decoder, config, f = network.decoder, network.config, network.downsampling
-    size, last = _Size(z.shape[2] * f, z.shape[3] * f), len(config.widths) - 1
+    decoder, f = network.decoder, network.downsampling
+    tiles = _Tiles(network.config, z.shape[2] * f, z.shape[3] * f, tile)
     h = decoder.begin(network.decodable(z, quantize=quantize))
-    for level in range(last, -1, -1):
-        run: Callable[[Tensor], Tensor] = lambda part, level=level: decoder.level(part, level)  # noqa: E731
-        modules: list[nn.Module] = [decoder.levels[level]]
+    for level in reversed(range(len(network.config.widths))):
+        stages = decoder.stages(level)
         if level == 0:
-            run = lambda part: decoder.output(decoder.activated(decoder.level(part, 0)))  # noqa: E731
-            modules.append(decoder.norm_out)
-        if _fits(config, size, level, tile):
-            h = run(h)
-            continue
-        # Two convolutions of each block, the one that follows the doubling, and at the full size the last of all.
-        reach = 2**level * (2 * (config.blocks_per_level + 1) + 1) + 1
-        h = _Fine(run, modules, before=2 ** min(level + 1, last), after=2**level, reach=reach).in_tiles(h, size, tile)
+            stages.append(decoder.head())
+        h = tiles.through(decoder, stages, h, level)
     return h
-
-
-def _fits(config: AutoencoderConfig, size: _Size, level: int, tile: int) -> bool:
-    """Whether a level runs on the whole image: if it attends, or its features are no larger than a tile's at level 0.
-
-    Raises ValueError for tiles that do not end where all levels have a pixel to end at.
-    """
-    if tile < 1 or tile % config.downsampling:
-        raise ValueError(f"tile={tile} is no multiple of {config.downsampling}, by which latents are smaller")
-    numbers = (size.height >> level) * (size.width >> level) * config.widths[level]
-    return level in config.attended_levels or numbers <= tile * tile * config.widths[0]
-
-
-@dataclass(frozen=True)
-class _Size:
-    """Of a whole image, in pixels."""
-
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -116,47 +84,119 @@ class _Box:
 
 
 @dataclass(frozen=True)
-class _Fine:
-    """A level that runs in tiles.
+class _Canvas:
+    """Features [B, C, height, width] of a whole image in a buffer that may be larger.
 
-    run:     the level, on features of any size.
-    modules: those with its norms.
-    before, after: the factors by which its input and its output are smaller than the image.
-    reach:   how many pixels of the image away it looks, at most.
+    room: how many rows and columns the buffer has above them and on the left.
     """
 
-    run: Callable[[Tensor], Tensor]
-    modules: list[nn.Module]
-    before: int
-    after: int
-    reach: int
+    buffer: Tensor
+    height: int
+    width: int
+    room: int = 0
 
-    def in_tiles(self, h: Tensor, size: _Size, tile: int) -> Tensor:
-        """run(h) for the features h of an image."""
-        result: Tensor | None = None
-        with SharedNorms(self.modules) as norms:
-            while norms.lack_statistics:
-                for inner, outer in self._tiles(size, tile):
-                    norms.measure(
-                        lambda outer=outer: self.run(outer.of(h, self.before)),
-                        lambda part, inner=inner, outer=outer: inner.of(part, outer.factor_of(part), outer),
-                    )
-                norms.share()
-            for inner, outer in self._tiles(size, tile):
-                part = inner.of(self.run(outer.of(h, self.before)), self.after, outer)
-                if result is None:
-                    result = part.new_empty(*part.shape[:2], size.height // self.after, size.width // self.after)
-                inner.of(result, self.after).copy_(part)
-        assert result is not None, "an image has a tile"
-        return result
+    @classmethod
+    def empty(cls, part: Tensor, height: int, width: int, room: int) -> _Canvas:
+        """For features of the kind of `part`."""
+        return cls(part.new_empty(*part.shape[:2], height + room, width + room), height, width, room)
 
-    def _tiles(self, size: _Size, tile: int) -> Iterator[tuple[_Box, _Box]]:
+    @property
+    def features(self) -> Tensor:
+        room = self.room
+        return self.buffer[:, :, room : room + self.height, room : room + self.width]
+
+    def moved(self, by: int) -> _Canvas:
+        """The features that lie so many places further up and to the left."""
+        return replace(self, room=self.room - by)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """The tiles of an image of height x width pixels at each level.
+
+    Raises ValueError for tiles that do not end where all levels have a place to end at.
+    """
+
+    config: AutoencoderConfig
+    height: int
+    width: int
+    tile: int
+
+    def __post_init__(self) -> None:
+        f = self.config.downsampling
+        if self.tile < 1 or self.tile % f:
+            raise ValueError(f"tile={self.tile} is no multiple of {f}, by which latents are smaller")
+
+    def through(self, side: nn.Module, stages: Sequence[Stage], h: Tensor, level: int) -> Tensor:
+        """The features h of the image after the stages of a level; side: what has them."""
+        if self._fit(level):
+            return reduce(lambda h, stage: stage.run(h), stages, h)
+        if level == 0:
+            stages = [reduce(Stage.then, stages)]
+        canvas = _Canvas(h, h.shape[2], h.shape[3])
+        with SharedNorms(side) as norms:
+            for number, stage in enumerate(stages):
+                border = _border(stage)
+                if stage.alike and canvas.room >= border:
+                    self._run(norms, stage, canvas, level, into=canvas.moved(border))
+                    canvas = canvas.moved(border)
+                else:
+                    # Those that follow can work in place.
+                    alike = itertools.takewhile(lambda later: later.alike, stages[number + 1 :])
+                    canvas = self._run(norms, stage, canvas, level, room=sum(map(_border, alike)))
+        return canvas.features
+
+    def _run(
+        self,
+        norms: SharedNorms,
+        stage: Stage,
+        canvas: _Canvas,
+        level: int,
+        *,
+        into: _Canvas | None = None,
+        room: int = 0,
+    ) -> _Canvas:
+        """The features after a stage.
+
+        into: where to write them. This may be the same buffer, moved by the border of the tiles: from the top left to
+            the bottom right, a tile is then written where those that follow do not read. Otherwise a new buffer with
+            `room`.
+        """
+        h, complete = canvas.features, False
+        while not complete:
+            for inner, outer in self._boxes(level, _border(stage) << level):
+                output = norms.output(
+                    partial(stage.run, outer.of(h, self.height // canvas.height)),
+                    lambda part, inner=inner, outer=outer: inner.of(part, outer.factor_of(part), outer),
+                )
+                if output is None:
+                    continue
+                factor, complete = outer.factor_of(output), True
+                if into is None:
+                    into = _Canvas.empty(output, self.height // factor, self.width // factor, room)
+                inner.of(into.features, factor).copy_(inner.of(output, factor, outer))
+            norms.share()
+        assert into is not None, "an image has a tile"
+        return into
+
+    def _fit(self, level: int) -> bool:
+        """Whether a level runs on the whole image: if it attends, or has no more numbers than a tile at level 0."""
+        numbers = (self.height >> level) * (self.width >> level) * self.config.widths[level]
+        return level in self.config.attended_levels or numbers <= self.tile**2 * self.config.widths[0]
+
+    def _boxes(self, level: int, border: int) -> Iterator[tuple[_Box, _Box]]:
         """Yields each tile, alone and with its border, as far as the image goes."""
-        multiple = max(self.before, self.after)
-        border = -(-self.reach // multiple) * multiple
-        for top in range(0, size.height, tile):
-            for left in range(0, size.width, tile):
-                bottom, right = min(top + tile, size.height), min(left + tile, size.width)
+        # As many numbers as at level 0.
+        tile = int((self.tile << level) * math.sqrt(self.config.widths[0] / self.config.widths[level]))
+        tile = max(tile // self.config.downsampling * self.config.downsampling, self.tile)
+        for top in range(0, self.height, tile):
+            for left in range(0, self.width, tile):
+                bottom, right = min(top + tile, self.height), min(left + tile, self.width)
                 around = (max(top - border, 0), max(left - border, 0))
-                ends = min(bottom + border, size.height), min(right + border, size.width)
+                ends = min(bottom + border, self.height), min(right + border, self.width)
                 yield _Box(top, left, bottom, right), _Box(*around, *ends)
+
+
+def _border(stage: Stage) -> int:
+    """How many places around a tile it needs: an even number, for where the next level has half as many."""
+    return stage.convolutions + stage.convolutions % 2
