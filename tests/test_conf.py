@@ -250,6 +250,14 @@ def test_experiment_composes_and_validates(experiment: str) -> None:
     assert validate(TrainConfig, plain) == config
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_can_be_extended_by_another(experiment: str) -> None:
+    """What it extends itself is named from the root: Hydra looks for other names below the folder of the experiment."""
+    written = yaml.safe_load((conf_dir() / f"experiment/{experiment}.yaml").read_text())
+    extended = [entry for entry in written["defaults"] if isinstance(entry, str) and entry != "_self_"]
+    assert all(entry.startswith("/experiment/") for entry in extended)
+
+
 @pytest.mark.parametrize(("group", "name"), OF_TRAINING)
 def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDED.get((group, name), [])]
