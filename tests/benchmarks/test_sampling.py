@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +19,7 @@ from benchmarks.peer import diffusers_model
 from benchmarks import sampling
 from difflab.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 TINY = [
     "network.base_channels=32",
     "network.channel_mult=[1,2]",
@@ -231,6 +235,40 @@ def test_a_process_of_its_own():
     assert in_own_process(os.getpid) != os.getpid()
     with pytest.raises(FileNotFoundError):
         in_own_process(os.stat, "there/is/nothing/here")
+
+
+KILLED = """
+import os, sys, time
+from benchmarks.memory import in_own_process
+
+def works(path):
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(120)
+
+if __name__ == "__main__":
+    in_own_process(works, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_ends_with_the_one_that_is_killed(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    started = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, tmp_path / "killed.py", started], env=environment) as parent:
+        waiting(lambda: started.exists() and started.read_text())
+        parent.kill()
+    pid = int(started.read_text())
+    waiting(lambda: not Path(f"/proc/{pid}/cmdline").exists())
+
+
+def waiting(until, seconds=60):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 def test_mistakes_are_refused_before_anything_is_timed(tmp_path):
