@@ -11,7 +11,6 @@ n / 2 + 1 times.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -33,8 +32,7 @@ TILE = 256
 def encode_in_tiles(network: Autoencoder, x: Tensor, *, tile: int = TILE) -> Posterior:
     """`network.encode(x)`, without gradients, with the levels of large features in tiles.
 
-    x: [B, C, H, W] in [-1, 1]. tile: pixels per side of a tile of the image, a multiple of f; coarser levels have tiles
-    of as many numbers.
+    x: [B, C, H, W] in [-1, 1]. tile: pixels per side of a tile of the image, a multiple of f.
     Raises ValueError as `encode` does, and for other tiles.
     """
     network.refuse_other_images(x)
@@ -164,7 +162,7 @@ class _Tiles:
         """
         h, complete = canvas.features, False
         while not complete:
-            for inner, outer in self._boxes(level, _border(stage) << level):
+            for inner, outer in self._boxes(_border(stage) << level):
                 output = norms.output(
                     partial(stage.run, outer.of(h, self.height // canvas.height)),
                     lambda part, inner=inner, outer=outer: inner.of(part, outer.factor_of(part), outer),
@@ -184,14 +182,11 @@ class _Tiles:
         numbers = (self.height >> level) * (self.width >> level) * self.config.widths[level]
         return level in self.config.attended_levels or numbers <= self.tile**2 * self.config.widths[0]
 
-    def _boxes(self, level: int, border: int) -> Iterator[tuple[_Box, _Box]]:
+    def _boxes(self, border: int) -> Iterator[tuple[_Box, _Box]]:
         """Yields each tile, alone and with its border, as far as the image goes."""
-        # As many numbers as at level 0.
-        tile = int((self.tile << level) * math.sqrt(self.config.widths[0] / self.config.widths[level]))
-        tile = max(tile // self.config.downsampling * self.config.downsampling, self.tile)
-        for top in range(0, self.height, tile):
-            for left in range(0, self.width, tile):
-                bottom, right = min(top + tile, self.height), min(left + tile, self.width)
+        for top in range(0, self.height, self.tile):
+            for left in range(0, self.width, self.tile):
+                bottom, right = min(top + self.tile, self.height), min(left + self.tile, self.width)
                 around = (max(top - border, 0), max(left - border, 0))
                 ends = min(bottom + border, self.height), min(right + border, self.width)
                 yield _Box(top, left, bottom, right), _Box(*around, *ends)
