@@ -184,12 +184,22 @@ class _Tiles:
 
     def _boxes(self, border: int) -> Iterator[tuple[_Box, _Box]]:
         """Yields each tile, alone and with its border, as far as the image goes."""
-        for top in range(0, self.height, self.tile):
-            for left in range(0, self.width, self.tile):
-                bottom, right = min(top + self.tile, self.height), min(left + self.tile, self.width)
-                around = (max(top - border, 0), max(left - border, 0))
-                ends = min(bottom + border, self.height), min(right + border, self.width)
-                yield _Box(top, left, bottom, right), _Box(*around, *ends)
+        rows, columns = self._spans(self.height, border), self._spans(self.width, border)
+        for (top, bottom), (upper, lower) in rows:
+            for (left, right), (first, last) in columns:
+                yield _Box(top, left, bottom, right), _Box(upper, first, lower, last)
+
+    def _spans(self, side: int, border: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Where the tiles of a side begin and end, alone and with their border.
+
+        At an edge of the image, where there is no border, that of the other side is wider. Tiles of one size need
+        features of one size, which find their place in memory where the last ones were.
+        """
+        spans = []
+        for start in range(0, side, self.tile):
+            outer = max(min(start - border, side - self.tile - 2 * border), 0)
+            spans.append(((start, min(start + self.tile, side)), (outer, min(outer + self.tile + 2 * border, side))))
+        return spans
 
 
 def _border(stage: Stage) -> int:
