@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.networks.autoencoder.config import AutoencoderConfig
+from difflab.networks.autoencoder.freed_memory import return_freed_memory
 from difflab.networks.autoencoder.latents import Posterior
 from difflab.networks.autoencoder.model import Autoencoder
 from difflab.networks.autoencoder.shared_norms import SharedNorms
@@ -37,10 +38,9 @@ def encode_in_tiles(network: Autoencoder, x: Tensor, *, tile: int = TILE) -> Pos
     """
     network.refuse_other_images(x)
     encoder = network.encoder
-    tiles = _Tiles(network.config, x.shape[2], x.shape[3], tile)
-    for level in range(len(network.config.widths)):
-        x = tiles.through(encoder, encoder.stages(level), x, level)
-    return network.posterior(network.quant_conv(encoder.end(x)))
+    levels = [(level, encoder.stages(level)) for level in range(len(network.config.widths))]
+    h = _Tiles(network.config, x.shape[2], x.shape[3], tile).through(encoder, levels, x)
+    return network.posterior(network.quant_conv(encoder.end(h)))
 
 
 @torch.no_grad()
@@ -52,13 +52,9 @@ def decode_in_tiles(network: Autoencoder, z: Tensor, *, tile: int = TILE, quanti
     """
     decoder, f = network.decoder, network.downsampling
     tiles = _Tiles(network.config, z.shape[2] * f, z.shape[3] * f, tile)
-    h = decoder.begin(network.decodable(z, quantize=quantize))
-    for level in reversed(range(len(network.config.widths))):
-        stages = decoder.stages(level)
-        if level == 0:
-            stages.append(decoder.head())
-        h = tiles.through(decoder, stages, h, level)
-    return h
+    levels = [(level, decoder.stages(level)) for level in reversed(range(len(network.config.widths)))]
+    levels[-1][1].append(decoder.head())
+    return tiles.through(decoder, levels, decoder.begin(network.decodable(z, quantize=quantize)))
 
 
 @dataclass(frozen=True)
@@ -125,23 +121,22 @@ class _Tiles:
         if self.tile < 1 or self.tile % f:
             raise ValueError(f"tile={self.tile} is no multiple of {f}, by which latents are smaller")
 
-    def through(self, side: nn.Module, stages: Sequence[Stage], h: Tensor, level: int) -> Tensor:
-        """The features h of the image after the stages of a level; side: what has them."""
-        if self._fit(level):
-            return reduce(lambda h, stage: stage.run(h), stages, h)
-        if level == 0:
-            stages = [reduce(Stage.then, stages)]
+    def through(self, side: nn.Module, levels: Sequence[tuple[int, list[Stage]]], h: Tensor) -> Tensor:
+        """The features h of the image after the stages of some levels; side: what has them."""
         canvas = _Canvas(h, h.shape[2], h.shape[3])
-        with SharedNorms(side) as norms:
-            for number, stage in enumerate(stages):
-                border = _border(stage)
-                if stage.alike and canvas.room >= border:
-                    self._run(norms, stage, canvas, level, into=canvas.moved(border))
-                    canvas = canvas.moved(border)
-                else:
-                    # Those that follow can work in place.
-                    alike = itertools.takewhile(lambda later: later.alike, stages[number + 1 :])
-                    canvas = self._run(norms, stage, canvas, level, room=sum(map(_border, alike)))
+        del h  # the features before a level are as large as some of its own, and not needed to its end
+        for level, stages in levels:
+            if self._fit(level):
+                whole = reduce(lambda h, stage: stage.run(h), stages, canvas.features)
+                canvas = _Canvas(whole, whole.shape[2], whole.shape[3])
+                continue
+            for stage, room in _with_room([reduce(Stage.then, stages)] if level == 0 else stages):
+                with SharedNorms(side) as norms:
+                    if stage.alike and canvas.room >= _border(stage):
+                        canvas = self._run(norms, stage, canvas, level, into=canvas.moved(_border(stage)))
+                    else:
+                        canvas = self._run(norms, stage, canvas, level, room=room)
+                return_freed_memory(canvas.buffer.device)
         return canvas.features
 
     def _run(
@@ -205,3 +200,9 @@ class _Tiles:
 def _border(stage: Stage) -> int:
     """How many places around a tile it needs: an even number, for where the next level has half as many."""
     return stage.convolutions + stage.convolutions % 2
+
+
+def _with_room(stages: Sequence[Stage]) -> Iterator[tuple[Stage, int]]:
+    """Each stage with the room that its output needs for those after it to work in place."""
+    for number, stage in enumerate(stages, start=1):
+        yield stage, sum(map(_border, itertools.takewhile(lambda later: later.alike, stages[number:])))
