@@ -152,8 +152,8 @@ class _Tiles:
         """The features after a stage.
 
         into: where to write them. This may be the same buffer, moved by the border of the tiles: from the top left to
-            the bottom right, a tile is then written where those that follow do not read. Otherwise a new buffer with
-            `room`.
+            the bottom right, a tile is then written where nothing lies that reaches one of those that follow. Otherwise
+            a new buffer with `room`.
         """
         h, complete = canvas.features, False
         while not complete:
