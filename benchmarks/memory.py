@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from difflab.data.processes import end_with_parent
 from difflab.errors import UserError
 
 Result = TypeVar("Result")
@@ -67,20 +66,8 @@ class PeakWatch:
 def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
     """What a module's `function` returns in a fresh interpreter, which ends with this one. Raises its errors."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
         return pool.submit(function, *arguments).result()
-
-
-def _end_with_parent() -> None:
-    """Also where the parent is killed, which ends nothing of what it has started."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _status(key: str) -> float:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from benchmarks.pairs import Lap, Rounds
 from benchmarks.peer import diffusers_model
 
 from benchmarks import sampling
+from command_line import wait_until
 from difflab.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -258,17 +258,10 @@ def test_a_process_of_its_own_ends_with_the_one_that_is_killed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": paths}
     started = tmp_path / "pid"
     with subprocess.Popen([sys.executable, tmp_path / "killed.py", started], env=environment) as parent:
-        waiting(lambda: started.exists() and started.read_text())
+        wait_until(lambda: started.exists() and started.read_text(), seconds=60)
         parent.kill()
     pid = int(started.read_text())
-    waiting(lambda: not Path(f"/proc/{pid}/cmdline").exists())
-
-
-def waiting(until, seconds=60):
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{pid}/cmdline").exists(), seconds=60)
 
 
 def test_mistakes_are_refused_before_anything_is_timed(tmp_path):

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import connection, parent_process
 from typing import Any
 
 from difflab.data.bad_files import BadFile
 from difflab.data.decode import image_channels
 from difflab.data.encode import ImageFormat, encode_sample
-from difflab.data.processes import cores, process_context, unaware_of_interrupts
+from difflab.data.processes import cores, end_with_parent, process_context, unaware_of_interrupts
 from difflab.data.sources.base import Source
 from difflab.errors import LostProcessError
 
@@ -136,14 +133,7 @@ def _set_source(source: Source, image_format: ImageFormat) -> None:
         torch.set_num_threads(1)
     # Ctrl-C reaches every process of the terminal: the first one decides, the others end when it says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None, "workers are started by multiprocessing"
-    connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _encode_in_worker(indices: range) -> list[Encoded]:

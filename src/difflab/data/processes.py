@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import connection, forkserver, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 
 from difflab.errors import UserError
@@ -74,6 +74,18 @@ def reading_context() -> BaseContext:
             # Processes inherit the signals that the server ignores.
             forkserver.ensure_running()
     return context
+
+
+def end_with_parent() -> None:
+    """Ends this process, which multiprocessing has started, with the one that started it, even if that is killed."""
+    threading.Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "multiprocessing has started this process"
+    connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 class EndsWith:

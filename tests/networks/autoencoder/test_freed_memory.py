@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.memory import peak_memory
 
 from difflab.networks.autoencoder.freed_memory import return_freed_memory
 
 
 def resident() -> float:
     """MB."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["VmRSS"].split()[0]) / 1024
+    return peak_memory(lambda: None, torch.device("cpu")).before
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
